@@ -1,0 +1,229 @@
+package reconcile
+
+import (
+	"fmt"
+
+	"deckhand/state"
+)
+
+// Key names the whole effect of a step: its kind, its object and what decides
+// the result. Two plans that mean the same step use the same key, also before
+// and after the container exists.
+type Key string
+
+// Resource is something that at most one running step may use.
+type Resource string
+
+// Traits say how a step may be run.
+type Traits struct {
+	Disruptive    bool       // interrupts a running container
+	Interruptible bool       // can be cancelled half way without harm
+	Lane          Lane       // whom it competes with
+	Uses          []Resource // what it changes or depends on
+}
+
+// Lane is a queue of its own for steps that wait for different things.
+type Lane int
+
+// The lanes. A slow download never holds up the rest.
+const (
+	Work     Lane = iota // short work of the engine
+	Download             // bound by the network
+	Wait                 // waits for a container, costs nothing
+)
+
+// Step is one observable change to the device.
+//
+//sumtype:decl
+type Step interface {
+	Key() Key
+	Traits() Traits
+	step()
+}
+
+// App names the app a step belongs to.
+type App struct {
+	UUID string `json:"uuid"`
+	ID   int64  `json:"id"`
+	Name string `json:"name"`
+}
+
+// label is what people read in keys: the name, or the UUID where two apps
+// would look the same or there is no name.
+func (a App) label() string {
+	if a.Name == "" {
+		return a.UUID
+	}
+	return a.Name
+}
+
+// The step kinds. A new kind needs a case in sim.Apply and in engine.Do; the
+// linter names both when they are missing.
+type (
+	// Fetch downloads an image.
+	Fetch struct {
+		Image    string   `json:"image"`
+		Services []string `json:"services"` // app/service, for people
+	}
+	// RemoveImage deletes an image that nothing needs any more.
+	RemoveImage struct {
+		ID   string   `json:"id"`
+		Refs []string `json:"refs"`
+	}
+	// CreateNetwork makes a network of an app.
+	CreateNetwork struct {
+		App     App           `json:"app"`
+		Network state.Network `json:"network"`
+	}
+	// RemoveNetwork deletes one network by its engine ID.
+	RemoveNetwork struct {
+		App  App    `json:"app"`
+		Name string `json:"name"`
+		ID   string `json:"id"`
+	}
+	// CreateVolume makes a volume of an app.
+	CreateVolume struct {
+		App    App          `json:"app"`
+		Volume state.Volume `json:"volume"`
+	}
+	// Create makes a container and attaches it to its networks; it does not run.
+	Create struct {
+		App       App           `json:"app"`
+		Commit    string        `json:"commit"`
+		ReleaseID int64         `json:"releaseId"`
+		Service   state.Service `json:"service"`
+	}
+	// Start runs a container that was created. Container is its ID, known as
+	// soon as it exists.
+	Start struct {
+		App       App    `json:"app"`
+		Service   string `json:"service"`
+		Hash      string `json:"hash"`
+		Image     string `json:"image"`
+		Container string `json:"container,omitempty"`
+	}
+	// Await waits until the container of a service reaches a condition.
+	Await struct {
+		App       App             `json:"app"`
+		Service   string          `json:"service"`
+		Hash      string          `json:"hash"`
+		Condition state.Condition `json:"condition"`
+		Container string          `json:"container,omitempty"`
+	}
+	// Stop stops a container and keeps it.
+	Stop struct {
+		App       App    `json:"app"`
+		Service   string `json:"service"`
+		Container string `json:"container"`
+	}
+	// Remove deletes a stopped container and its anonymous volumes.
+	Remove struct {
+		App       App    `json:"app"`
+		Service   string `json:"service"`
+		Container string `json:"container"`
+	}
+	// Rename writes a new release into the name of a container that runs on.
+	Rename struct {
+		App       App    `json:"app"`
+		Service   string `json:"service"`
+		Container string `json:"container"`
+		Name      string `json:"name"`
+	}
+	// Commit records that every service of the release is as it was asked for.
+	Commit struct {
+		App    App    `json:"app"`
+		Commit string `json:"commit"`
+	}
+)
+
+// Key implements Step.
+func (s Fetch) Key() Key { return key("fetch", s.Image) }
+
+// Key implements Step.
+func (s RemoveImage) Key() Key { return key("remove image", name(s.Refs, short(s.ID))) }
+
+// Key implements Step.
+func (s CreateNetwork) Key() Key {
+	return key("create network", s.App.label()+"/"+s.Network.Name, s.Network.Hash)
+}
+
+// Key implements Step.
+func (s RemoveNetwork) Key() Key {
+	return key("remove network", s.App.label()+"/"+s.Name, short(s.ID))
+}
+
+// Key implements Step.
+func (s CreateVolume) Key() Key {
+	return key("create volume", s.App.label()+"/"+s.Volume.Name, s.Volume.Hash)
+}
+
+// Key implements Step.
+func (s Create) Key() Key {
+	return key("create", s.App.label()+"/"+s.Service.Name, s.Service.Hash, s.Service.Image)
+}
+
+// Key implements Step.
+func (s Start) Key() Key { return key("start", s.App.label()+"/"+s.Service, s.Hash, s.Image) }
+
+// Key implements Step.
+func (s Await) Key() Key {
+	return key("await", s.App.label()+"/"+s.Service, string(s.Condition), s.Hash)
+}
+
+// Key implements Step.
+func (s Stop) Key() Key { return key("stop", s.App.label()+"/"+s.Service, short(s.Container)) }
+
+// Key implements Step.
+func (s Remove) Key() Key { return key("remove", s.App.label()+"/"+s.Service, short(s.Container)) }
+
+// Key implements Step.
+func (s Rename) Key() Key {
+	return key("rename", s.App.label()+"/"+s.Service, short(s.Container), s.Name)
+}
+
+// Key implements Step.
+func (s Commit) Key() Key { return key("commit", s.App.label(), s.Commit) }
+
+func (Fetch) step()         {}
+func (RemoveImage) step()   {}
+func (CreateNetwork) step() {}
+func (RemoveNetwork) step() {}
+func (CreateVolume) step()  {}
+func (Create) step()        {}
+func (Start) step()         {}
+func (Await) step()         {}
+func (Stop) step()          {}
+func (Remove) step()        {}
+func (Rename) step()        {}
+func (Commit) step()        {}
+
+func key(kind string, parts ...string) Key {
+	k := kind
+	for _, p := range parts {
+		k += " " + p
+	}
+	return Key(k)
+}
+
+// short is the part of an engine ID that people see.
+func short(id string) string {
+	if len(id) > 12 && id[:7] == "sha256:" {
+		id = id[7:]
+	}
+	return id[:min(12, len(id))]
+}
+
+func name(refs []string, or string) string {
+	if len(refs) == 0 {
+		return or
+	}
+	return refs[0]
+}
+
+func service(a App, name string) Resource {
+	return Resource(fmt.Sprintf("service %s/%s", a.UUID, name))
+}
+
+func network(a App, name string) Resource {
+	return Resource(fmt.Sprintf("network %s/%s", a.UUID, name))
+}

@@ -1,0 +1,141 @@
+package state
+
+// Spec is everything about a service that decides what its container is made
+// like, in canonical form: lists that mean sets are sorted, defaults are filled
+// in, units are base units. Two services whose Specs are equal are the same
+// container. Identity (IDs, release, names, injected variables) is not part of
+// it, so that a new release with the same content restarts nothing.
+//
+// The JSON names are those of the compose file; Diff prints them.
+type Spec struct {
+	Command    []string `json:"command,omitzero"`    // nil: the image's; empty: none
+	Entrypoint []string `json:"entrypoint,omitzero"` // nil: the image's; empty: none
+	User       string   `json:"user,omitempty"`
+	WorkingDir string   `json:"working_dir,omitempty"`
+
+	Environment map[string]string `json:"environment,omitempty"`
+	Labels      map[string]string `json:"labels,omitempty"` // user labels only
+
+	Hostname    string                `json:"hostname,omitempty"`
+	Domainname  string                `json:"domainname,omitempty"`
+	MacAddress  string                `json:"mac_address,omitempty"`
+	NetworkMode string                `json:"network_mode,omitempty"` // host, none, bridge; empty: Networks
+	Networks    map[string]Attachment `json:"networks,omitempty"`     // by short name
+	MainNetwork string                `json:"main_network,omitempty"` // the one given at create
+	Ports       []Port                `json:"ports,omitempty"`        // sorted
+	ExtraHosts  []string              `json:"extra_hosts,omitempty"`  // host:ip, sorted
+	DNS         []string              `json:"dns,omitempty"`          // order matters
+	DNSSearch   []string              `json:"dns_search,omitempty"`   // order matters
+	DNSOpt      []string              `json:"dns_opt,omitempty"`
+
+	Mounts []Mount           `json:"volumes,omitempty"` // sorted by Target
+	Tmpfs  map[string]string `json:"tmpfs,omitempty"`   // path → mount options
+
+	Restart     RestartPolicy `json:"restart"`
+	Healthcheck *Healthcheck  `json:"healthcheck,omitempty"` // nil: none, the image's is switched off
+	StopSignal  string        `json:"stop_signal,omitempty"`
+	StopGrace   Duration      `json:"stop_grace_period,omitempty"`
+
+	Privileged  bool     `json:"privileged,omitempty"`
+	ReadOnly    bool     `json:"read_only,omitempty"`
+	Tty         bool     `json:"tty,omitempty"`
+	StdinOpen   bool     `json:"stdin_open,omitempty"`
+	Init        *bool    `json:"init,omitempty"` // nil: the engine's default
+	CapAdd      []string `json:"cap_add,omitempty"`
+	CapDrop     []string `json:"cap_drop,omitempty"`
+	GroupAdd    []string `json:"group_add,omitempty"`
+	SecurityOpt []string `json:"security_opt,omitempty"`
+	Devices     []string `json:"devices,omitempty"` // host:container:permissions, sorted
+	Pid         string   `json:"pid,omitempty"`
+	Ipc         string   `json:"ipc,omitempty"`
+	Userns      string   `json:"userns_mode,omitempty"`
+	Runtime     string   `json:"runtime,omitempty"`
+
+	Sysctls map[string]string `json:"sysctls,omitempty"`
+	Ulimits map[string]Ulimit `json:"ulimits,omitempty"`
+
+	CgroupParent   string `json:"cgroup_parent,omitempty"`
+	CPUShares      int64  `json:"cpu_shares,omitempty"`
+	CPUQuota       int64  `json:"cpu_quota,omitempty"`
+	NanoCPUs       int64  `json:"cpus,omitempty"` // 10⁻⁹ CPUs
+	CpusetCpus     string `json:"cpuset,omitempty"`
+	Memory         int64  `json:"mem_limit,omitempty"`       // bytes
+	MemoryReserved int64  `json:"mem_reservation,omitempty"` // bytes
+	ShmSize        int64  `json:"shm_size,omitempty"`        // bytes
+	PidsLimit      int64  `json:"pids_limit,omitempty"`
+	OomScoreAdj    int    `json:"oom_score_adj,omitempty"`
+	OomKillDisable bool   `json:"oom_kill_disable,omitempty"`
+}
+
+// Attachment is how a service joins one network.
+type Attachment struct {
+	Aliases     []string `json:"aliases,omitempty"` // sorted; the service name is always among them
+	IPv4        string   `json:"ipv4_address,omitempty"`
+	IPv6        string   `json:"ipv6_address,omitempty"`
+	LinkLocalIP []string `json:"link_local_ips,omitempty"`
+}
+
+// Port is one published port. Ranges are expanded.
+type Port struct {
+	HostIP    string `json:"host_ip,omitempty"`
+	Published int    `json:"published"`
+	Target    int    `json:"target"`
+	Protocol  string `json:"protocol"` // tcp, udp or sctp
+}
+
+// Mount is one volume or tmpfs inside the container.
+type Mount struct {
+	Type     string `json:"type"`             // volume or tmpfs
+	Source   string `json:"source,omitempty"` // short volume name; empty: anonymous
+	Target   string `json:"target"`
+	ReadOnly bool   `json:"read_only,omitempty"`
+	NoCopy   bool   `json:"nocopy,omitempty"`
+	Size     int64  `json:"size,omitempty"` // tmpfs, bytes
+}
+
+// RestartPolicy is the engine's restart policy.
+type RestartPolicy struct {
+	Name       string `json:"name"` // no, always, on-failure, unless-stopped
+	MaxRetries int    `json:"max_retries,omitempty"`
+}
+
+// Healthcheck is a command the engine runs inside the container.
+type Healthcheck struct {
+	Test        []string `json:"test,omitempty"` // CMD or CMD-SHELL first; empty: the image's command
+	Interval    Duration `json:"interval,omitempty"`
+	Timeout     Duration `json:"timeout,omitempty"`
+	StartPeriod Duration `json:"start_period,omitempty"`
+	Retries     int      `json:"retries,omitempty"`
+}
+
+// Ulimit is one resource limit of a process.
+type Ulimit struct {
+	Soft int64 `json:"soft"`
+	Hard int64 `json:"hard"`
+}
+
+// NetworkSpec is everything that decides how a network is made.
+type NetworkSpec struct {
+	Driver     string            `json:"driver"`
+	DriverOpts map[string]string `json:"driver_opts,omitempty"`
+	IPAM       []Subnet          `json:"ipam,omitempty"`
+	IPAMDriver string            `json:"ipam_driver,omitempty"`
+	EnableIPv6 bool              `json:"enable_ipv6,omitempty"`
+	Internal   bool              `json:"internal,omitempty"`
+	Labels     map[string]string `json:"labels,omitempty"` // user labels only
+}
+
+// Subnet is one address pool of a network.
+type Subnet struct {
+	Subnet  string            `json:"subnet,omitempty"`
+	Gateway string            `json:"gateway,omitempty"`
+	IPRange string            `json:"ip_range,omitempty"`
+	Aux     map[string]string `json:"aux_addresses,omitempty"`
+}
+
+// VolumeSpec is everything that decides how a volume is made.
+type VolumeSpec struct {
+	Driver     string            `json:"driver"`
+	DriverOpts map[string]string `json:"driver_opts,omitempty"`
+	Labels     map[string]string `json:"labels,omitempty"` // user labels only
+}

@@ -1,0 +1,76 @@
+package state
+
+// Target is what the device should look like. It was validated whole when it
+// arrived; nothing in it needs a second check.
+type Target struct {
+	Name   string            `json:"name"`             // the device's name, for people
+	Config map[string]string `json:"config,omitempty"` // configuration variables, prefix included
+	Apps   map[string]App    `json:"apps"`             // by app UUID
+}
+
+// App is one wanted application at one release.
+type App struct {
+	UUID  string `json:"uuid"`
+	ID    int64  `json:"id"`
+	Name  string `json:"name"`
+	Class string `json:"class,omitempty"` // fleet, app or block
+
+	// Commit and ReleaseID name the wanted release. An empty Commit means
+	// that the app has no release: nothing of it should run.
+	Commit    string `json:"commit,omitempty"`
+	ReleaseID int64  `json:"releaseId,omitempty"`
+
+	// Rejected says why this release was refused; the planner then leaves the
+	// app exactly as it is. Empty: accepted.
+	Rejected string `json:"rejected,omitempty"`
+
+	Services map[string]Service `json:"services,omitempty"` // by service name
+	Networks map[string]Network `json:"networks,omitempty"` // by short name
+	Volumes  map[string]Volume  `json:"volumes,omitempty"`  // by short name
+}
+
+// Service is one wanted container.
+type Service struct {
+	Name    string `json:"name"`
+	ID      int64  `json:"id"`
+	ImageID int64  `json:"imageId"`
+	Image   string `json:"image"` // canonical reference, see Reference
+
+	Running  bool   `json:"running"`            // false: create it, do not run it
+	Strategy string `json:"strategy,omitempty"` // a row of strategy.All
+
+	DependsOn []Dependency `json:"dependsOn,omitempty"` // sorted by Service
+
+	Spec Spec   `json:"spec"`
+	Hash string `json:"hash"` // Spec.Hash(), computed once
+}
+
+// Condition is what a dependency must have reached before its dependent starts.
+type Condition string
+
+// The conditions of the compose specification.
+const (
+	Started   Condition = "service_started"
+	Healthy   Condition = "service_healthy"
+	Completed Condition = "service_completed_successfully"
+)
+
+// Dependency names a service of the same app and the condition to wait for.
+type Dependency struct {
+	Service   string    `json:"service"`
+	Condition Condition `json:"condition"`
+}
+
+// Network is a wanted network of an app.
+type Network struct {
+	Name string      `json:"name"` // short name, unique in its app
+	Spec NetworkSpec `json:"spec"`
+	Hash string      `json:"hash"`
+}
+
+// Volume is a wanted volume of an app.
+type Volume struct {
+	Name string     `json:"name"` // short name, unique in its app
+	Spec VolumeSpec `json:"spec"`
+	Hash string     `json:"hash"`
+}

@@ -1,0 +1,91 @@
+package state
+
+// World is what one look at the device found. The engine supplies objects and
+// their labels; the store adds what an engine cannot show (commits, applied
+// specs, which images are ours).
+type World struct {
+	Apps   map[string]AppNow `json:"apps,omitempty"`   // by app UUID
+	Images map[string]Image  `json:"images,omitempty"` // by engine image ID
+}
+
+// AppNow is the part of one app that exists on the device.
+type AppNow struct {
+	UUID   string `json:"uuid"`
+	ID     int64  `json:"id"`
+	Commit string `json:"commit,omitempty"` // the last release that was reached completely
+
+	Containers []Container  `json:"containers,omitempty"` // oldest first, then by ID
+	Networks   []NetworkNow `json:"networks,omitempty"`   // by name, then ID: the engine allows duplicates
+	Volumes    []VolumeNow  `json:"volumes,omitempty"`    // by name
+}
+
+// Phase is the engine's word for the state of a container.
+type Phase string
+
+// The engine's words, in lower case as it reports them.
+const (
+	Created    Phase = "created" // never started
+	Running    Phase = "running"
+	Paused     Phase = "paused"
+	Restarting Phase = "restarting"
+	Removing   Phase = "removing"
+	Exited     Phase = "exited"
+	Dead       Phase = "dead" // a removal that failed half way
+)
+
+// Container is a supervised container. Service, ServiceID come from labels;
+// ImageID, ReleaseID and Commit from the name, the only part of a container that
+// can be changed without restarting it.
+type Container struct {
+	ID        string `json:"id"`
+	Name      string `json:"name"`
+	Service   string `json:"service"`
+	ServiceID int64  `json:"serviceId,omitempty"`
+	ImageID   int64  `json:"imageId,omitempty"`
+	ReleaseID int64  `json:"releaseId,omitempty"`
+	Commit    string `json:"commit,omitempty"`
+
+	Image string `json:"image"`          // engine image ID it was made from
+	Hash  string `json:"hash,omitempty"` // Spec.Hash it was made with; empty: not made by us
+	Spec  *Spec  `json:"spec,omitempty"` // the applied spec, when the store still knows it
+
+	Phase    Phase  `json:"phase"`
+	Health   string `json:"health,omitempty"`   // starting, healthy, unhealthy; empty: no health check
+	ExitCode int    `json:"exitCode,omitempty"` // meaningful when Phase is Exited
+	Created  int64  `json:"created"`            // Unix seconds
+
+	Networks []string `json:"networks,omitempty"` // short names of the app's networks it is attached to, sorted
+	Volumes  []string `json:"volumes,omitempty"`  // short names of the app's volumes it mounts, sorted
+}
+
+// Up reports whether the engine keeps a process of the container alive, now or
+// after its restart delay.
+func (c Container) Up() bool {
+	switch c.Phase {
+	case Running, Paused, Restarting:
+		return true
+	case Created, Removing, Exited, Dead:
+	}
+	return false
+}
+
+// NetworkNow is a network that exists.
+type NetworkNow struct {
+	ID   string `json:"id"`
+	Name string `json:"name"` // short name
+	Hash string `json:"hash,omitempty"`
+}
+
+// VolumeNow is a volume that exists.
+type VolumeNow struct {
+	Name string `json:"name"` // short name
+	Hash string `json:"hash,omitempty"`
+}
+
+// Image is an image on the engine.
+type Image struct {
+	ID   string   `json:"id"`
+	Refs []string `json:"refs,omitempty"` // canonical references that lead to it: repo:tag and repo@digest, sorted
+	Size int64    `json:"size,omitempty"` // bytes
+	Ours bool     `json:"ours,omitempty"` // we fetched it, so we may remove it
+}
