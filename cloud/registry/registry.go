@@ -1,0 +1,108 @@
+// Package registry is the cloud's own image store: the distribution library served
+// in-process, on a directory, behind the tokens that package auth signs.
+//
+// It is not a mirror or a proxy and keeps no list of its own: which images exist and
+// who may touch them is decided by whoever signs the tokens.
+package registry
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/distribution/distribution/v3/configuration"
+	_ "github.com/distribution/distribution/v3/registry/auth/token" // the "token" access controller
+	"github.com/distribution/distribution/v3/registry/handlers"
+	_ "github.com/distribution/distribution/v3/registry/storage/driver/filesystem" // the "filesystem" storage
+	"github.com/rs/zerolog"
+	"github.com/sirupsen/logrus"
+)
+
+// Config says where images live and whose tokens open the door.
+type Config struct {
+	Dir     string         // blobs and manifests; made when missing
+	Realm   string         // URL where clients fetch a token, "<api>/auth/v1/token"
+	Service string         // audience of the tokens: the registry's host as image names spell it
+	Issuer  string         // who signs the tokens, as their "iss" says
+	JWKS    []byte         // public keys that tokens are checked with, a JSON Web Key Set
+	Log     zerolog.Logger // the library's own lines go here, at debug level
+}
+
+// Registry answers the distribution API below /v2/.
+type Registry struct {
+	app *handlers.App
+}
+
+// New opens the image store. The library panics on a configuration it dislikes; that
+// comes back as an error here.
+func New(cfg Config) (r *Registry, err error) {
+	if cfg.Realm == "" || cfg.Service == "" || cfg.Issuer == "" || len(cfg.JWKS) == 0 {
+		return nil, fmt.Errorf("open registry: realm, service, issuer and key set must all be given")
+	}
+	images := filepath.Join(cfg.Dir, "images")
+	if err := os.MkdirAll(images, 0o700); err != nil {
+		return nil, fmt.Errorf("open registry: %w", err)
+	}
+	keys := filepath.Join(cfg.Dir, "jwks.json")
+	if err := os.WriteFile(keys, cfg.JWKS, 0o600); err != nil {
+		return nil, fmt.Errorf("write the registry's key set: %w", err)
+	}
+	redirectLibraryLog(cfg.Log)
+	defer func() {
+		if p := recover(); p != nil {
+			r, err = nil, fmt.Errorf("open registry in %s: %v", cfg.Dir, p)
+		}
+	}()
+	return &Registry{app: handlers.NewApp(context.Background(), libraryConfig(cfg, images, keys))}, nil
+}
+
+// ServeHTTP answers one registry request.
+func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) { r.app.ServeHTTP(w, req) }
+
+// Close stops the library's background work. Requests after it are not answered usefully.
+func (r *Registry) Close() error { return r.app.Shutdown() }
+
+func libraryConfig(cfg Config, images, keys string) *configuration.Configuration {
+	c := &configuration.Configuration{
+		Version: "0.1",
+		Storage: configuration.Storage{
+			"filesystem": configuration.Parameters{"rootdirectory": images},
+			"delete":     configuration.Parameters{"enabled": true},
+			"redirect":   configuration.Parameters{"disable": true},
+			"cache":      configuration.Parameters{"blobdescriptor": "inmemory"},
+		},
+		Auth: configuration.Auth{"token": configuration.Parameters{
+			"realm":   cfg.Realm,
+			"service": cfg.Service,
+			"issuer":  cfg.Issuer,
+			"jwks":    keys,
+		}},
+	}
+	// Relative locations keep uploads working whatever name and scheme the client used.
+	c.HTTP.RelativeURLs = true
+	return c
+}
+
+// redirectLibraryLog tames the library's global logger: it would print every refused
+// request to stderr in a format of its own.
+func redirectLibraryLog(log zerolog.Logger) {
+	logrus.SetFormatter(&logrus.TextFormatter{DisableColors: true, DisableTimestamp: true})
+	logrus.SetOutput(&lineWriter{log: log})
+}
+
+type lineWriter struct {
+	mu  sync.Mutex
+	log zerolog.Logger
+}
+
+// Write takes one whole entry at a time, which is how logrus writes.
+func (w *lineWriter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.log.Debug().Str("from", "registry").Msg(string(bytes.TrimSpace(p)))
+	return len(p), nil
+}
