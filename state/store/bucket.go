@@ -1,0 +1,263 @@
+package store
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"maps"
+	"slices"
+	"strconv"
+
+	"go.etcd.io/bbolt"
+)
+
+// Each bucket holds its version and, one level down, its values, so that no key
+// can be mistaken for the version.
+const (
+	versionKey = "version"
+	valuesKey  = "values"
+	asideKey   = "set-aside"
+)
+
+// buckets lists every bucket with the version this code writes. Raise a version
+// only when old values can no longer be read, and convert them in prepare.
+func buckets() map[string]int {
+	return map[string]int{
+		targetsBucket:  1,
+		commitsBucket:  1,
+		specsBucket:    1,
+		imagesBucket:   1,
+		failuresBucket: 1,
+		reportsBucket:  1,
+		identityBucket: 1,
+	}
+}
+
+// own hands each owner its bucket.
+func (s *Store) own() {
+	s.Targets = Targets{bucket[Target]{s, targetsBucket}}
+	s.Commits = Commits{bucket[string]{s, commitsBucket}}
+	s.Specs = newSpecs(s)
+	s.Images = Images{bucket[bool]{s, imagesBucket}}
+	s.Failures = newFailures(s)
+	s.Reports = Reports{bucket[json.RawMessage]{s, reportsBucket}}
+	s.Identity = Identity{bucket[string]{s, identityBucket}}
+}
+
+// prepare creates missing buckets and sets those of another version aside.
+func (s *Store) prepare(tx *bbolt.Tx) error {
+	all := buckets()
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		want := strconv.Itoa(all[name])
+		if b := tx.Bucket([]byte(name)); b != nil {
+			got := string(b.Get([]byte(versionKey)))
+			if got == want && b.Bucket([]byte(valuesKey)) != nil {
+				continue
+			}
+			s.report(fmt.Errorf("store: the %s are of version %q and this deckhand writes %s; they are set aside", name, got, want))
+			if err := setAside(tx, name); err != nil {
+				return fmt.Errorf("set bucket %s aside: %w", name, err)
+			}
+		}
+		b, err := tx.CreateBucket([]byte(name))
+		if err != nil {
+			return fmt.Errorf("create bucket %s: %w", name, err)
+		}
+		if err := b.Put([]byte(versionKey), []byte(want)); err != nil {
+			return err
+		}
+		if _, err := b.CreateBucket([]byte(valuesKey)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// setAside moves a bucket below asideKey, in place of an earlier one.
+func setAside(tx *bbolt.Tx, name string) error {
+	aside, err := tx.CreateBucketIfNotExists([]byte(asideKey))
+	if err != nil {
+		return err
+	}
+	if aside.Bucket([]byte(name)) != nil {
+		if err := aside.DeleteBucket([]byte(name)); err != nil {
+			return err
+		}
+	}
+	return tx.MoveBucket([]byte(name), nil, aside)
+}
+
+// bucket is one owner's table of JSON values.
+type bucket[T any] struct {
+	s    *Store
+	name string
+}
+
+func (b bucket[T]) values(tx *bbolt.Tx) (*bbolt.Bucket, error) {
+	if top := tx.Bucket([]byte(b.name)); top != nil {
+		if v := top.Bucket([]byte(valuesKey)); v != nil {
+			return v, nil
+		}
+	}
+	return nil, fmt.Errorf("store: bucket %s is gone; restart deckhand", b.name)
+}
+
+// get reads one value; ok is false when there is none or it cannot be read.
+func (b bucket[T]) get(key string) (v T, ok bool, err error) {
+	var bad error
+	err = b.view(func(values *bbolt.Bucket) error {
+		raw := values.Get([]byte(key))
+		if raw == nil {
+			return nil
+		}
+		v, bad = decode[T](raw)
+		ok = bad == nil
+		return nil
+	})
+	if bad != nil {
+		b.drop(map[string]error{key: bad})
+	}
+	return v, ok, err
+}
+
+// all reads every value that can be read and drops the others.
+func (b bucket[T]) all() (map[string]T, error) {
+	out, bad := map[string]T{}, map[string]error{}
+	err := b.view(func(values *bbolt.Bucket) error {
+		return values.ForEach(func(k, raw []byte) error {
+			v, err := decode[T](raw)
+			if err != nil {
+				bad[string(k)] = err
+				return nil
+			}
+			out[string(k)] = v
+			return nil
+		})
+	})
+	b.drop(bad)
+	return out, err
+}
+
+// put writes one value.
+func (b bucket[T]) put(key string, v T) error {
+	return b.change(map[string]T{key: v}, nil)
+}
+
+// replace makes the bucket hold exactly these values.
+func (b bucket[T]) replace(want map[string]T) error {
+	return b.change(want, func(key string) bool { _, ok := want[key]; return !ok })
+}
+
+// remove deletes values; missing ones do not matter.
+func (b bucket[T]) remove(keys ...string) error {
+	return b.change(nil, func(key string) bool { return slices.Contains(keys, key) })
+}
+
+// change writes values and deletes those that gone names, in one transaction. A
+// change that changes nothing is not written: flash wears out.
+func (b bucket[T]) change(put map[string]T, gone func(key string) bool) error {
+	encoded := map[string][]byte{}
+	for k, v := range put {
+		raw, err := encode(v)
+		if err != nil {
+			return fmt.Errorf("store: encode %s %q: %w", b.name, k, err)
+		}
+		if k == "" {
+			return fmt.Errorf("store: a value of %s has no key", b.name)
+		}
+		encoded[k] = raw
+	}
+	var doomed []string
+	err := b.view(func(values *bbolt.Bucket) error {
+		return values.ForEach(func(k, raw []byte) error {
+			switch v, ok := encoded[string(k)]; {
+			case ok && bytes.Equal(v, raw):
+				delete(encoded, string(k))
+			case !ok && gone != nil && gone(string(k)):
+				doomed = append(doomed, string(k))
+			}
+			return nil
+		})
+	})
+	if err != nil || len(encoded)+len(doomed) == 0 {
+		return err
+	}
+	return b.update(func(values *bbolt.Bucket) error {
+		for _, k := range doomed {
+			if err := values.Delete([]byte(k)); err != nil {
+				return fmt.Errorf("store: delete from %s: %w", b.name, err)
+			}
+		}
+		for _, k := range slices.Sorted(maps.Keys(encoded)) {
+			if err := values.Put([]byte(k), encoded[k]); err != nil {
+				return fmt.Errorf("store: write to %s: %w", b.name, err)
+			}
+		}
+		return nil
+	})
+}
+
+// drop deletes values that cannot be read, and says so.
+func (b bucket[T]) drop(bad map[string]error) {
+	if len(bad) == 0 {
+		return
+	}
+	keys := slices.Sorted(maps.Keys(bad))
+	for _, k := range keys {
+		b.s.report(fmt.Errorf("store: %s %q was dropped: %w", b.name, k, bad[k]))
+	}
+	if err := b.remove(keys...); err != nil {
+		b.s.report(err)
+	}
+}
+
+func (b bucket[T]) view(do func(*bbolt.Bucket) error) error {
+	return b.run(b.s.db.View, do)
+}
+
+func (b bucket[T]) update(do func(*bbolt.Bucket) error) error {
+	return b.run(b.s.db.Update, do)
+}
+
+func (b bucket[T]) run(tx func(func(*bbolt.Tx) error) error, do func(*bbolt.Bucket) error) error {
+	err := guard(func() error {
+		return tx(func(tx *bbolt.Tx) error {
+			values, err := b.values(tx)
+			if err != nil {
+				return err
+			}
+			return do(values)
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("store %s: %w", b.s.path, err)
+	}
+	return nil
+}
+
+// A value on disk is its checksum in eight hexadecimal digits, a space, and
+// JSON: a flipped bit inside a text would otherwise go unnoticed.
+func encode(v any) ([]byte, error) {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	return append(fmt.Appendf(nil, "%08x ", checksum(raw)), raw...), nil
+}
+
+func decode[T any](raw []byte) (v T, err error) {
+	sum, body, ok := bytes.Cut(raw, []byte(" "))
+	if !ok || string(sum) != fmt.Sprintf("%08x", checksum(body)) {
+		return v, errors.New("its checksum is wrong")
+	}
+	// A value of another version of this program may not fit the type.
+	if err := json.Unmarshal(body, &v); err != nil {
+		var zero T
+		return zero, fmt.Errorf("it cannot be decoded: %w", err)
+	}
+	return v, nil
+}
+
+func checksum(b []byte) uint32 { return crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) }

@@ -1,0 +1,416 @@
+package store
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.etcd.io/bbolt"
+
+	"deckhand/state"
+)
+
+func open(t *testing.T, path string) (*Store, *[]string) {
+	t.Helper()
+	var problems []string
+	s, err := Open(path, Options{Timeout: 200 * time.Millisecond, Report: func(e error) { problems = append(problems, e.Error()) }})
+	if err != nil {
+		t.Fatalf("open: %v", err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s, &problems
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// fill writes something into every bucket.
+func fill(t *testing.T, s *Store) {
+	t.Helper()
+	must(t, s.Targets.Put(Target{Document: []byte(`{ "a" : 1 }`), ETag: `"e"`, Source: "https://api", AcceptedAt: time.Unix(5, 0).UTC()}))
+	must(t, s.Commits.Put("app1", "c1"))
+	must(t, s.Specs.Put("v1:1", state.Spec{Hostname: "h"}))
+	must(t, s.Images.Put("registry/a@sha256:1"))
+	must(t, s.Failures.PutAll(map[string]state.Failure{"fetch x": {Class: state.ClassSpace, Text: "full", Attempt: 2, Next: time.Unix(9, 0).UTC()}}))
+	must(t, s.Reports.Put([]byte(`{"u":{"status":"Idle"}}`)))
+	_, err := s.Identity.APIKey()
+	must(t, err)
+}
+
+// content reads every bucket.
+func content(t *testing.T, s *Store) map[string]any {
+	t.Helper()
+	out := map[string]any{}
+	target, ok, err := s.Targets.Last()
+	must(t, err)
+	if ok {
+		out["target"] = target
+	}
+	add := func(name string, v any, n int, err error) {
+		must(t, err)
+		if n > 0 {
+			out[name] = v
+		}
+	}
+	commits, err := s.Commits.All()
+	add("commits", commits, len(commits), err)
+	specs, err := s.Specs.All()
+	add("specs", specs, len(specs), err)
+	images, err := s.Images.All()
+	add("images", images, len(images), err)
+	failures, err := s.Failures.All()
+	add("failures", failures, len(failures), err)
+	report, err := s.Reports.Last()
+	add("report", string(report), len(report), err)
+	return out
+}
+
+func TestEverythingSurvivesARestart(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "data", "deckhand.db")
+	s, _ := open(t, path)
+	fill(t, s)
+	key, err := s.Identity.APIKey()
+	must(t, err)
+	if len(key) != 32 {
+		t.Errorf("API key %q, want 32 hexadecimal digits", key)
+	}
+	want := content(t, s)
+	must(t, s.Close())
+
+	again, problems := open(t, path)
+	if diff := cmp.Diff(want, content(t, again)); diff != "" {
+		t.Errorf("content after restart (-want +got):\n%s", diff)
+	}
+	if got, _ := again.Identity.APIKey(); got != key {
+		t.Errorf("API key changed over a restart")
+	}
+	if again.Recovered() != "" || len(*problems) != 0 {
+		t.Errorf("a sound file was reported: %q %v", again.Recovered(), *problems)
+	}
+	info, err := os.Stat(path)
+	must(t, err)
+	if info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, the file holds a key and must be 0600", info.Mode())
+	}
+}
+
+func TestRemoveAndPrune(t *testing.T) {
+	s, _ := open(t, filepath.Join(t.TempDir(), "db"))
+	fill(t, s)
+	must(t, s.Specs.Put("v1:2", state.Spec{}))
+	must(t, s.Specs.Prune(map[string]bool{"v1:2": true}))
+	specs, err := s.Specs.All()
+	must(t, err)
+	if _, ok := specs["v1:2"]; !ok || len(specs) != 1 {
+		t.Errorf("specs after prune: %v", specs)
+	}
+	must(t, s.Images.Put("registry/b:1"))
+	must(t, s.Images.Remove("registry/a@sha256:1", "never-there"))
+	if images, _ := s.Images.All(); !cmp.Equal(images, []string{"registry/b:1"}) {
+		t.Errorf("images after remove: %v", images)
+	}
+	must(t, s.Failures.PutAll(map[string]state.Failure{"b": {Class: state.ClassDNS}}))
+	if all, _ := s.Failures.All(); len(all) != 1 || all["b"].Class != state.ClassDNS {
+		t.Errorf("PutAll must replace, got %v", all)
+	}
+	must(t, s.Failures.Clear())
+	must(t, s.Commits.Remove("app1"))
+	must(t, s.Reports.Clear())
+	must(t, s.Targets.Clear())
+	got := content(t, s)
+	delete(got, "specs")
+	delete(got, "images")
+	if len(got) != 0 {
+		t.Errorf("left after clearing: %v", got)
+	}
+}
+
+func TestAnUnchangedValueIsNotWritten(t *testing.T) {
+	s, _ := open(t, filepath.Join(t.TempDir(), "db"))
+	fill(t, s)
+	before := txid(t, s)
+	must(t, s.Commits.Put("app1", "c1"))
+	must(t, s.Specs.Prune(map[string]bool{"v1:1": true}))
+	must(t, s.Images.Remove("not-there"))
+	if after := txid(t, s); after != before {
+		t.Errorf("%d transactions for changes that change nothing", after-before)
+	}
+}
+
+func txid(t *testing.T, s *Store) (id int) {
+	t.Helper()
+	must(t, s.db.View(func(tx *bbolt.Tx) error { id = tx.ID(); return nil }))
+	return id
+}
+
+func TestDamagedFileIsSetAside(t *testing.T) {
+	sound := filepath.Join(t.TempDir(), "db")
+	s, _ := open(t, sound)
+	fill(t, s)
+	must(t, s.Close())
+	good, err := os.ReadFile(sound)
+	must(t, err)
+
+	f, err := os.Open(sound)
+	must(t, err)
+	m, err := newestMeta(f)
+	must(t, err)
+	must(t, f.Close())
+
+	random := make([]byte, len(good))
+	for i := range random {
+		random[i] = byte(rand.N(256))
+	}
+	cases := map[string][]byte{
+		"empty":           {},
+		"one byte":        {1},
+		"cut in meta":     good[:100],
+		"cut in half":     good[:len(good)/2],
+		"last page gone":  good[:int(m.pages-1)*int(m.pageSize)],
+		"all zero":        make([]byte, len(good)),
+		"random":          random,
+		"a text":          []byte("SQLite format 3\x00 and more"),
+		"first pages bad": append(bytes.Repeat([]byte{0xff}, 8192), good[8192:]...),
+		"data pages zero": append(append([]byte{}, good[:8192]...), make([]byte, len(good)-8192)...),
+	}
+	for name, bytes := range cases {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "db")
+			must(t, os.WriteFile(path, bytes, 0o600))
+			s, problems := open(t, path)
+			if !strings.HasPrefix(s.Recovered(), path+".damaged-") {
+				t.Fatalf("recovered %q, want the damaged file's new name", s.Recovered())
+			}
+			kept, err := os.ReadFile(s.Recovered())
+			must(t, err)
+			if string(kept) != string(bytes) {
+				t.Error("the damaged file was changed")
+			}
+			if len(*problems) != 1 || !strings.Contains((*problems)[0], s.Recovered()) {
+				t.Errorf("problems %v, want one that names the file", *problems)
+			}
+			if got := content(t, s); len(got) != 0 {
+				t.Errorf("the new store holds %v", got)
+			}
+			fill(t, s)
+		})
+	}
+}
+
+func TestADirectoryInItsPlaceIsSetAside(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	must(t, os.MkdirAll(path, 0o700))
+	s, _ := open(t, path)
+	if s.Recovered() == "" {
+		t.Error("not reported")
+	}
+	fill(t, s)
+}
+
+// Whatever a bad disk does to a byte, the store opens and can be used.
+func TestFlippedBytesNeverStopTheStart(t *testing.T) {
+	sound := filepath.Join(t.TempDir(), "db")
+	s, _ := open(t, sound)
+	fill(t, s)
+	for i := range 200 {
+		must(t, s.Specs.Put(fmt.Sprintf("v1:%04d", i), state.Spec{Hostname: strings.Repeat("x", i)}))
+	}
+	must(t, s.Close())
+	good, err := os.ReadFile(sound)
+	must(t, err)
+	dir := t.TempDir()
+	r := rand.New(rand.NewPCG(1, 2))
+	for round := range 150 {
+		bad := bytes.Clone(good)
+		for range 1 + r.IntN(6) {
+			at := r.IntN(len(bad))
+			if round%2 == 0 { // page headers are where structure is
+				at = at&^4095 + r.IntN(96)
+			}
+			bad[at] = byte(r.IntN(256))
+		}
+		path := filepath.Join(dir, fmt.Sprint(round))
+		must(t, os.WriteFile(path, bad, 0o600))
+		s, err := Open(path, Options{})
+		if err != nil {
+			t.Fatalf("round %d: %v", round, err)
+		}
+		content(t, s)
+		must(t, s.Commits.Put("new", "c"))
+		must(t, s.Failures.Clear())
+		must(t, s.Specs.Prune(nil))
+		must(t, s.Close())
+	}
+}
+
+func TestOldDamagedFilesAreForgotten(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	for i := range 6 {
+		must(t, os.WriteFile(fmt.Sprintf("%s.damaged-%d", path, 100+i), nil, 0o600))
+	}
+	must(t, os.WriteFile(path, []byte("junk"), 0o600))
+	s, _ := open(t, path)
+	files, err := filepath.Glob(path + ".damaged-*")
+	must(t, err)
+	if len(files) != keepDamaged || files[len(files)-1] != s.Recovered() {
+		t.Errorf("kept %v, want the last %d", files, keepDamaged)
+	}
+}
+
+func TestAFileInUseIsNotTouched(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	s, _ := open(t, path)
+	fill(t, s)
+	_, err := Open(path, Options{Timeout: 50 * time.Millisecond})
+	if err == nil || !strings.Contains(err.Error(), "another process") {
+		t.Fatalf("error %v, want one that names the other process", err)
+	}
+	if files, _ := filepath.Glob(path + ".damaged-*"); len(files) != 0 {
+		t.Errorf("a file in use was set aside: %v", files)
+	}
+	if got := content(t, s); len(got) == 0 {
+		t.Error("the first owner lost its data")
+	}
+}
+
+func TestAFolderThatCannotBeMade(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(dir, "file"), nil, 0o600))
+	if _, err := Open(filepath.Join(dir, "file", "db"), Options{}); err == nil {
+		t.Error("want an error")
+	}
+}
+
+// raw changes the file behind the store's back.
+func raw(t *testing.T, path string, do func(values, top *bbolt.Bucket) error, name string) {
+	t.Helper()
+	db, err := bbolt.Open(path, 0o600, nil)
+	must(t, err)
+	must(t, db.Update(func(tx *bbolt.Tx) error {
+		top := tx.Bucket([]byte(name))
+		return do(top.Bucket([]byte(valuesKey)), top)
+	}))
+	must(t, db.Close())
+}
+
+// Each bucket alone is opened with values that are cut, of another type or with
+// a wrong checksum; the good ones beside them and the other buckets stay.
+func TestDamagedValuesAreDroppedAlone(t *testing.T) {
+	for name := range buckets() {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "db")
+			s, _ := open(t, path)
+			fill(t, s)
+			want := content(t, s)
+			must(t, s.Close())
+
+			bad := map[string][]byte{
+				"cut":          []byte(`12345678 {"a":`),
+				"no-checksum":  []byte(`"x"`),
+				"wrong-type":   append(fmt.Appendf(nil, "%08x ", checksum([]byte(`[[1]]`))), `[[1]]`...),
+				"empty":        {},
+				"flipped-bits": append(fmt.Appendf(nil, "%08x ", checksum([]byte(`true`))), `"tru"`...),
+			}
+			if name == reportsBucket { // any JSON is a report
+				delete(bad, "wrong-type")
+			}
+			raw(t, path, func(values, _ *bbolt.Bucket) error {
+				for k, v := range bad {
+					if err := values.Put([]byte(k), v); err != nil {
+						return err
+					}
+				}
+				return nil
+			}, name)
+
+			s, problems := open(t, path)
+			for k := range bad {
+				touch(s, name, k)
+			}
+			if diff := cmp.Diff(want, content(t, s)); diff != "" {
+				t.Errorf("content (-want +got):\n%s", diff)
+			}
+			if len(*problems) != len(bad) {
+				t.Errorf("%d problems reported, want %d: %v", len(*problems), len(bad), *problems)
+			}
+			for _, p := range *problems {
+				if !strings.Contains(p, name) {
+					t.Errorf("problem %q does not name the bucket", p)
+				}
+			}
+		})
+	}
+}
+
+// touch reads one key the way its owner would.
+func touch(s *Store, name, key string) {
+	switch name {
+	case targetsBucket:
+		_, _, _ = s.Targets.b.get(key)
+	case commitsBucket:
+		_, _, _ = s.Commits.b.get(key)
+	case specsBucket:
+		_, _, _ = s.Specs.b.get(key)
+	case imagesBucket:
+		_, _, _ = s.Images.b.get(key)
+	case failuresBucket:
+		_, _, _ = s.Failures.b.get(key)
+	case reportsBucket:
+		_, _, _ = s.Reports.b.get(key)
+	case identityBucket:
+		_, _, _ = s.Identity.b.get(key)
+	}
+}
+
+func TestABucketOfANewerVersionIsSetAside(t *testing.T) {
+	for name := range buckets() {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "db")
+			s, _ := open(t, path)
+			fill(t, s)
+			before := content(t, s)
+			must(t, s.Close())
+			for range 2 { // twice: an earlier one set aside is in the way
+				raw(t, path, func(_, top *bbolt.Bucket) error { return top.Put([]byte(versionKey), []byte("999")) }, name)
+				s, problems := open(t, path)
+				if s.Recovered() != "" {
+					t.Fatal("the whole file was set aside")
+				}
+				if len(*problems) != 1 || !strings.Contains((*problems)[0], "999") {
+					t.Errorf("problems %v, want one that names the version", *problems)
+				}
+				after := content(t, s)
+				if name != identityBucket && len(after) != len(before)-1 {
+					t.Errorf("content %v, want all but %s", after, name)
+				}
+				fill(t, s)
+				must(t, s.Close())
+			}
+		})
+	}
+}
+
+func TestABadAPIKeyIsReplaced(t *testing.T) {
+	s, _ := open(t, filepath.Join(t.TempDir(), "db"))
+	must(t, s.Identity.b.put(apiKeyName, "short"))
+	key, err := s.Identity.APIKey()
+	must(t, err)
+	if len(key) != 32 {
+		t.Errorf("key %q", key)
+	}
+	renewed, err := s.Identity.RenewAPIKey()
+	must(t, err)
+	if got, _ := s.Identity.APIKey(); got != renewed || renewed == key {
+		t.Error("the renewed key is not the one in use")
+	}
+}

@@ -1,0 +1,26 @@
+package store
+
+import "time"
+
+const targetsBucket = "targets"
+
+// Target is a target document as it was accepted.
+type Target struct {
+	Document   []byte    `json:"document"`       // the bytes that arrived
+	ETag       string    `json:"etag,omitempty"` // for the next conditional request to Source
+	Source     string    `json:"source"`         // API endpoint, or "local"
+	AcceptedAt time.Time `json:"acceptedAt"`
+}
+
+// Targets remembers the last accepted target, so that a device without a network
+// goes on towards it.
+type Targets struct{ b bucket[Target] }
+
+// Last is the last accepted target; ok is false when there is none.
+func (t Targets) Last() (last Target, ok bool, err error) { return t.b.get("last") }
+
+// Put replaces the last accepted target.
+func (t Targets) Put(target Target) error { return t.b.put("last", target) }
+
+// Clear forgets the target.
+func (t Targets) Clear() error { return t.b.remove("last") }
