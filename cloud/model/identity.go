@@ -1,0 +1,213 @@
+package model
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/hex"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// User is a person who may log in.
+type User struct {
+	ID, Actor       int64
+	Username, Email string
+	// PasswordHash and JWTSecret never leave the cloud. A new JWTSecret ends
+	// every session of the user.
+	PasswordHash, JWTSecret string
+	CreatedAt               time.Time
+}
+
+const userColumns = `id, actor, username, email, password, jwt_secret, created_at`
+
+func scanUser(row interface{ Scan(...any) error }) (User, error) {
+	var u User
+	var email sql.NullString
+	var created sql.NullInt64
+	err := row.Scan(&u.ID, &u.Actor, &u.Username, &email, &u.PasswordHash, &u.JWTSecret, &created)
+	u.Email, u.CreatedAt = email.String, fromMillis(created)
+	return u, err
+}
+
+// HasUsers says whether anybody can log in yet.
+func (db *DB) HasUsers(ctx context.Context) (bool, error) {
+	var n int
+	err := db.read.QueryRowContext(ctx, `SELECT count(*) FROM "user"`).Scan(&n)
+	return n > 0, err
+}
+
+// UserByName finds a user by user name or e-mail address.
+func (db *DB) UserByName(ctx context.Context, name string) (User, error) {
+	u, err := scanUser(db.read.QueryRowContext(ctx,
+		`SELECT `+userColumns+` FROM "user" WHERE username = ? OR email = ? ORDER BY username = ? DESC LIMIT 1`, name, name, name))
+	return u, notFound(err, "user %q", name)
+}
+
+// UserByID finds a user by id.
+func (db *DB) UserByID(ctx context.Context, id int64) (User, error) {
+	u, err := scanUser(db.read.QueryRowContext(ctx, `SELECT `+userColumns+` FROM "user" WHERE id = ?`, id))
+	return u, notFound(err, "user %d", id)
+}
+
+var handleRule = regexp.MustCompile(`^[a-z0-9_]{1,73}$`)
+
+// CreateUser adds a user and an organization of the same name of which the
+// user is the only member. The password must be hashed already.
+func (db *DB) CreateUser(ctx context.Context, username, passwordHash string) (User, error) {
+	if !handleRule.MatchString(username) || username == "root" {
+		return User{}, invalid("username", "A user name is 1 to 73 lower-case letters, digits or underscores, and not root.")
+	}
+	u := User{Username: username, PasswordHash: passwordHash, JWTSecret: randomHex(16)}
+	err := db.update(ctx, func(t *txn) error {
+		u.CreatedAt = t.now.Truncate(time.Millisecond)
+		var err error
+		if u.Actor, err = t.newActor(ctx); err != nil {
+			return err
+		}
+		if u.ID, err = t.insert(ctx, `INSERT INTO "user" (created_at, actor, username, password, jwt_secret) VALUES (?, ?, ?, ?, ?)`,
+			millis(t.now), u.Actor, u.Username, u.PasswordHash, u.JWTSecret); err != nil {
+			return conflictOn(err, "username")
+		}
+		org, err := t.insert(ctx, `INSERT INTO organization (created_at, name, handle) VALUES (?, ?, ?)`, millis(t.now), username, username)
+		if err != nil {
+			return conflictOn(err, "handle")
+		}
+		_, err = t.insert(ctx, `INSERT INTO organization_membership (created_at, "user", is_member_of__organization) VALUES (?, ?, ?)`, millis(t.now), u.ID, org)
+		return err
+	})
+	return u, err
+}
+
+// SetPassword stores a new password hash and ends all sessions of the user.
+func (db *DB) SetPassword(ctx context.Context, user int64, passwordHash string) error {
+	return db.update(ctx, func(t *txn) error {
+		_, err := t.ExecContext(ctx, `UPDATE "user" SET password = ?, jwt_secret = ? WHERE id = ?`, passwordHash, randomHex(16), user)
+		return err
+	})
+}
+
+func (t *txn) newActor(ctx context.Context) (int64, error) {
+	return t.insert(ctx, `INSERT INTO actor (created_at) VALUES (?)`, millis(t.now))
+}
+
+// Role is what an API key is for.
+type Role string
+
+const (
+	// RoleUser keys act as their user.
+	RoleUser Role = "named-user-api-key"
+	// RoleDevice keys act as one device.
+	RoleDevice Role = "device-api-key"
+	// RoleProvisioning keys may add devices to one fleet, nothing else.
+	RoleProvisioning Role = "provisioning-api-key"
+)
+
+// NewKey describes an API key to store.
+type NewKey struct {
+	Key               string // clear text; only its hash is stored
+	Actor             int64
+	Role              Role
+	Name, Description string
+	Expiry            time.Time // zero: never
+}
+
+// KeyOwner is whom a key belongs to: exactly one of User, Device, Fleet is set.
+type KeyOwner struct {
+	Role                Role
+	Actor               int64
+	User, Device, Fleet int64
+	Name                string // user name, device uuid or fleet slug
+}
+
+// HashKey is how an API key is stored. Keys are long and random, so one
+// round of SHA-256 is enough.
+func HashKey(key string) string {
+	sum := sha256.Sum256([]byte(key))
+	return hex.EncodeToString(sum[:])
+}
+
+// AddKey stores an API key.
+func (db *DB) AddKey(ctx context.Context, k NewKey) error {
+	return db.update(ctx, func(t *txn) error { return t.addKey(ctx, k) })
+}
+
+func (t *txn) addKey(ctx context.Context, k NewKey) error {
+	_, err := t.insert(ctx, `INSERT INTO api_key (created_at, key_hash, role, name, description, expiry_date, is_of__actor) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+		millis(t.now), HashKey(k.Key), string(k.Role), text(k.Name), text(k.Description), millis(k.Expiry), k.Actor)
+	return conflictOn(err, "key")
+}
+
+// OwnerOfKey finds whom a key belongs to. An expired key is not found.
+func (db *DB) OwnerOfKey(ctx context.Context, key string) (KeyOwner, error) {
+	var o KeyOwner
+	var role string
+	var user, device, fleet sql.NullInt64
+	err := db.read.QueryRowContext(ctx, `
+		SELECT k.role, k.is_of__actor, u.id, d.id, a.id, coalesce(u.username, d.uuid, a.slug, '')
+		FROM api_key k
+		LEFT JOIN "user" u ON u.actor = k.is_of__actor
+		LEFT JOIN device d ON d.actor = k.is_of__actor
+		LEFT JOIN application a ON a.actor = k.is_of__actor
+		WHERE k.key_hash = ? AND (k.expiry_date IS NULL OR k.expiry_date > ?)`,
+		HashKey(key), millis(db.Now())).Scan(&role, &o.Actor, &user, &device, &fleet, &o.Name)
+	o.Role, o.User, o.Device, o.Fleet = Role(role), user.Int64, device.Int64, fleet.Int64
+	return o, notFound(err, "key")
+}
+
+// architectures and deviceTypes are the catalogue a new cloud starts with;
+// rows missing from an older database are added when it is opened.
+func catalogue() (architectures []string, deviceTypes [][3]string) {
+	architectures = []string{"rpi", "armv7hf", "aarch64", "i386-nlp", "i386", "amd64"}
+	deviceTypes = [][3]string{ // slug, name, architecture
+		{"generic-amd64", "Generic x86_64 (GPT)", "amd64"},
+		{"genericx86-64-ext", "Generic x86_64", "amd64"},
+		{"intel-nuc", "Intel NUC", "amd64"},
+		{"qemux86-64", "QEMU X86 64bit", "amd64"},
+		{"qemux86", "QEMU X86 32bit", "i386"},
+		{"generic-aarch64", "Generic AARCH64 (ARMv8)", "aarch64"},
+		{"generic-armv7ahf", "Generic ARMv7-a HF", "armv7hf"},
+		{"raspberry-pi", "Raspberry Pi (v1 / Zero / Zero W)", "rpi"},
+		{"raspberry-pi2", "Raspberry Pi 2", "armv7hf"},
+		{"raspberrypi3", "Raspberry Pi 3", "armv7hf"},
+		{"raspberrypi3-64", "Raspberry Pi 3 (using 64bit OS)", "aarch64"},
+		{"raspberrypi0-2w-64", "Raspberry Pi Zero 2 W (64bit)", "aarch64"},
+		{"raspberrypi4-64", "Raspberry Pi 4 (using 64bit OS)", "aarch64"},
+		{"raspberrypi400-64", "Raspberry Pi 400", "aarch64"},
+		{"raspberrypi5", "Raspberry Pi 5", "aarch64"},
+		{"revpi-core-3", "Revolution Pi Core 3", "armv7hf"},
+		{"beaglebone-black", "BeagleBone Black", "armv7hf"},
+		{"jetson-nano", "Nvidia Jetson Nano SD-CARD", "aarch64"},
+		{"jetson-xavier", "Nvidia Jetson AGX Xavier", "aarch64"},
+		{"jetson-orin-nano-devkit-nvme", "Nvidia Jetson Orin Nano 8GB (SD) Devkit NVME", "aarch64"},
+	}
+	return architectures, deviceTypes
+}
+
+func (db *DB) seed(ctx context.Context) error {
+	architectures, deviceTypes := catalogue()
+	return db.update(ctx, func(t *txn) error {
+		for _, slug := range architectures {
+			if _, err := t.ExecContext(ctx, `INSERT INTO cpu_architecture (created_at, slug) VALUES (?, ?) ON CONFLICT (slug) DO NOTHING`, millis(t.now), slug); err != nil {
+				return err
+			}
+		}
+		for _, d := range deviceTypes {
+			if _, err := t.ExecContext(ctx, `
+				INSERT INTO device_type (created_at, slug, name, is_of__cpu_architecture)
+				VALUES (?, ?, ?, (SELECT id FROM cpu_architecture WHERE slug = ?)) ON CONFLICT (slug) DO NOTHING`,
+				millis(t.now), d[0], d[1], d[2]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// deviceType finds a device type by slug.
+func (t *txn) deviceType(ctx context.Context, slug string) (int64, error) {
+	var id int64
+	err := t.QueryRowContext(ctx, `SELECT id FROM device_type WHERE slug = ?`, strings.ToLower(slug)).Scan(&id)
+	return id, notFound(err, "device type %q", slug)
+}
