@@ -1,0 +1,148 @@
+# deckhand: `make demo` shows it, `make test` checks it, `make help` lists the rest.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+# The order of the checks is the order to read them in; go uses the cores.
+.NOTPARALLEL:
+
+GO ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X deckhand/version.Version=$(VERSION)
+
+# Static binaries, the same wherever they are built. The version comes from
+# VERSION alone: -buildvcs would fail in a clone that another user owns.
+export CGO_ENABLED := 0
+export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=false)
+BUILD := $(GO) build -trimpath -ldflags '$(LDFLAGS)'
+
+TOOL := $(GO) tool -modfile=tools/go.mod
+DIST := deckhand-linux-amd64 deckhand-linux-arm64 deckhand-linux-armv6 deckhand-linux-armv7
+CERTIFICATES ?= /usr/share/ca-certificates/mozilla
+
+# Packages that compute and touch nothing: tested as a 32-bit program as well,
+# before a small board finds what overflows.
+PURE := state strategy reconcile reconcile/sim compose target
+# Packages with tests that need an engine, a browser or another service.
+ENGINE = $(shell grep -rlE --include='*_test.go' '^//go:build .*\bengine\b' . | xargs -r -n1 dirname | sort -u)
+# Those services need root. An ordinary user's tests are run through sudo.
+ENGINE_EXEC = $(shell [ "$$(id -u)" -eq 0 ] || ! sudo -n true 2>/dev/null || echo "-exec 'sudo -E'")
+ENGINE_TIMEOUT ?= 15m
+ENGINE_PARALLEL ?= 2
+FUZZTIME ?= 60s
+HELLO_VERSION ?= 1
+
+say = @printf '\n== %s\n' '$(1)'
+
+##@ Use
+
+help: ## list the targets
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: build examples ## the whole story on a real engine, then everything is put back
+	@scripts/setup-engine.sh --unless-running
+	@$(GO) run ./test/demo
+
+build: ## the programs, into bin/
+	@mkdir -p bin
+	@for main in cmd/*/; do $(BUILD) -o bin/ "./$$main"; done
+
+examples: ## the example's static programs, beside their Dockerfiles
+	@examples/hello/build.sh $(HELLO_VERSION)
+
+dist: ## the device's binaries and what its images need, into dist/
+	@scripts/setup.sh certificates
+	@mkdir -p dist
+	@$(MAKE) $(addprefix dist/,$(DIST))
+	@cat $(CERTIFICATES)/*.crt >dist/ca-certificates.crt
+	@cp "$$($(GO) env GOROOT)/lib/time/zoneinfo.zip" dist/zoneinfo.zip
+	@chmod 644 dist/ca-certificates.crt dist/zoneinfo.zip
+	@ls -l dist
+
+dist/deckhand-linux-amd64: export GOARCH = amd64
+dist/deckhand-linux-arm64: export GOARCH = arm64
+dist/deckhand-linux-armv6: export GOARCH = arm
+dist/deckhand-linux-armv6: export GOARM = 6
+dist/deckhand-linux-armv7: export GOARCH = arm
+dist/deckhand-linux-armv7: export GOARM = 7
+$(addprefix dist/,$(DIST)): FORCE
+	@GOOS=linux $(BUILD) -o $@ ./cmd/deckhand
+
+image: dist ## the device's image for this machine's engine
+	docker build -q -f Dockerfile.amd64 -t deckhand:$(VERSION) .
+
+##@ Check
+
+test: setup format vet lint vuln unit test32 size $(if $(LONG),race fuzz) engine-test ## everything; LONG=1 adds race and fuzz
+
+quick: ## the tests that need nothing, in seconds
+	@$(GO) test ./...
+
+engine-test: setup ## the tests that need an engine or a browser
+	$(call say,tests on a real engine)
+	@[ -n "$(ENGINE)" ] || { echo "no such tests"; exit 0; }; \
+	$(GO) test -tags engine -count=1 -p $(ENGINE_PARALLEL) -timeout $(ENGINE_TIMEOUT) $(ENGINE_EXEC) $(ENGINE)
+
+unit: ## quick, with the time that each package took
+	$(call say,tests)
+	@$(GO) test ./...
+
+test32: ## the pure packages as a 32-bit program
+	$(call say,tests of the pure packages on 32 bits)
+	@GOARCH=386 $(GO) test $(foreach p,$(PURE),$(if $(wildcard $(p)/*.go),./$(p)))
+
+race: ## quick, with the race detector
+	$(call say,tests with the race detector)
+	@CGO_ENABLED=1 $(GO) test -race ./...
+
+fuzz: ## each fuzz target for FUZZTIME=60s
+	$(call say,fuzz targets)
+	@FUZZTIME=$(FUZZTIME) scripts/fuzz.sh
+
+size: ## the device's binary for arm against its budget
+	$(call say,size of the device binary)
+	@$(GO) test -tags size -count=1 -v -run '^TestSize' ./test/architecture
+
+bench: ## times and sizes beside the raw engine's, as a table
+	@scripts/setup-engine.sh
+	@$(MAKE) build
+	@$(GO) run ./test/bench
+
+lint: ## golangci-lint with the layers of the architecture
+	$(call say,lint)
+	@$(TOOL) golangci-lint run ./...
+
+vet: ## go vet, with and without the tags
+	$(call say,vet)
+	@$(GO) vet ./...
+	@$(GO) vet -tags engine,size ./...
+
+format: ## gofmt, only looking
+	$(call say,format)
+	@files=$$(find . -name '.?*' -prune -o -name '*.go' -print | xargs gofmt -l); \
+	if [ -n "$$files" ]; then echo "not formatted, run gofmt -w on:"; echo "$$files"; exit 1; fi
+
+vuln: ## known vulnerabilities, where the database can be reached
+	$(call say,vulnerabilities)
+	@scripts/vuln.sh
+
+##@ Keep house
+
+setup: ## install what tests and demo need; quiet when nothing is missing
+	@scripts/setup-engine.sh
+	@scripts/setup.sh browser certificates
+
+update-goldens: ## rewrite golden files; look at the difference
+	@$(GO) test ./test/architecture -update
+
+clean: ## remove what make made
+	rm -rf bin dist .run
+	rm -f examples/hello/web/web examples/hello/counter/counter examples/hello/worker/worker
+
+FORCE:
+
+.PHONY: FORCE help demo build examples dist image test quick engine-test unit test32 race fuzz size bench \
+	lint vet format vuln setup update-goldens clean
