@@ -1,0 +1,269 @@
+package auth
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/base64"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/big"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// Access is one right in a registry token.
+type Access struct {
+	Type    string   `json:"type"` // repository
+	Name    string   `json:"name"`
+	Actions []string `json:"actions"` // pull, push
+}
+
+// registryTokenLife is long because a push of many images may begin late.
+const registryTokenLife = 4 * time.Hour
+
+type registryClaims struct {
+	Access []Access `json:"access"`
+	jwt.RegisteredClaims
+}
+
+// SignRegistryToken is a bearer token for the embedded registry, good for
+// four hours. The subject is for its logs. Whether the subject may have the
+// access is not checked: see RegistryAccess.
+func (a *Auth) SignRegistryToken(subject string, access []Access) (string, error) {
+	if access == nil {
+		access = []Access{}
+	}
+	// The registry compares with its own clock, so this is not the database's.
+	now := time.Now()
+	claims := registryClaims{Access: access, RegisteredClaims: jwt.RegisteredClaims{
+		ID: NewSecret(32), Issuer: a.issuer, Subject: subject, Audience: jwt.ClaimStrings{a.service},
+		NotBefore: jwt.NewNumericDate(now.Add(-10 * time.Second)), IssuedAt: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(now.Add(registryTokenLife))}}
+	token := jwt.NewWithClaims(jwt.SigningMethodES256, claims)
+	token.Header["kid"] = a.kid
+	signed, err := token.SignedString(a.registry)
+	if err != nil {
+		return "", fmt.Errorf("sign registry token: %w", err)
+	}
+	return signed, nil
+}
+
+// RegistryIssuer is the iss claim of the tokens.
+func (a *Auth) RegistryIssuer() string { return a.issuer }
+
+// RegistryService is the aud claim of the tokens and the service name of the registry.
+func (a *Auth) RegistryService() string { return a.service }
+
+// RegistryCertFile is the path of the PEM certificate of the key that signs
+// registry tokens (the registry's rootcertbundle).
+func (a *Auth) RegistryCertFile() string { return a.files.cert }
+
+// RegistryJWKSFile is the path of the JSON web key set of that key.
+func (a *Auth) RegistryJWKSFile() string { return a.files.jwks }
+
+// RegistryJWKS is the JSON web key set itself.
+func (a *Auth) RegistryJWKS() []byte { return jwks(&a.registry.PublicKey) }
+
+// RegistryPublicKey is the key that verifies registry tokens.
+func (a *Auth) RegistryPublicKey() *ecdsa.PublicKey { return &a.registry.PublicKey }
+
+var repositoryRule = regexp.MustCompile(`^v2/[0-9a-f]{32}(-[0-9]{1,4})?$`)
+
+// RegistryAccess reduces what an actor asks for to what it may do: a device
+// pulls the images of its fleet's releases, a user pulls and pushes the images
+// of own fleets. "v2/<hash>-<n>" (build cache) has the rights of "v2/<hash>".
+func (a *Auth) RegistryAccess(ctx context.Context, actor Actor, asked []Access) ([]Access, error) {
+	granted := make([]Access, 0, len(asked))
+	for _, want := range asked {
+		g := Access{Type: want.Type, Name: want.Name, Actions: []string{}}
+		allowed, err := a.repositoryActions(ctx, actor, want.Name)
+		if err != nil {
+			return nil, fmt.Errorf("check access to %s: %w", want.Name, err)
+		}
+		for _, action := range want.Actions {
+			if slices.Contains(allowed, action) && !slices.Contains(g.Actions, action) {
+				g.Actions = append(g.Actions, action)
+			}
+		}
+		granted = append(granted, g)
+	}
+	return granted, nil
+}
+
+func (a *Auth) repositoryActions(ctx context.Context, actor Actor, name string) ([]string, error) {
+	if !repositoryRule.MatchString(name) {
+		return nil, nil
+	}
+	repository, _, _ := strings.Cut(name, "-")
+	switch actor.Kind {
+	case User:
+		ok, err := a.db.UserMayUseRepository(ctx, actor.ID, repository)
+		if err != nil || !ok {
+			return nil, err
+		}
+		return []string{"pull", "push"}, nil
+	case Device:
+		ok, err := a.db.DeviceMayPull(ctx, actor.ID, repository)
+		if err != nil || !ok {
+			return nil, err
+		}
+		return []string{"pull"}, nil
+	case None, Fleet:
+	}
+	return nil, nil
+}
+
+type registryFiles struct{ key, cert, jwks string }
+
+func (a *Auth) loadKeys(dir string) error {
+	if dir == "" {
+		return errors.New("no folder given")
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	a.files = registryFiles{
+		key:  filepath.Join(dir, "registry-token.key"),
+		cert: filepath.Join(dir, "registry-token.crt"),
+		jwks: filepath.Join(dir, "registry-token.jwks"),
+	}
+	var err error
+	if a.sessionKey, err = readOrMake(filepath.Join(dir, "session.key"), newSessionKey, "everybody must log in again"); err != nil {
+		return err
+	}
+	if len(a.sessionKey) < 32 {
+		return damagedKey(filepath.Join(dir, "session.key"), "everybody must log in again", errors.New("too short"))
+	}
+	const after = "devices ask for new registry tokens by themselves"
+	encoded, err := readOrMake(a.files.key, newRegistryKey, after)
+	if err != nil {
+		return err
+	}
+	if a.registry, err = parseRegistryKey(encoded); err != nil {
+		return damagedKey(a.files.key, after, err)
+	}
+	a.kid = thumbprint(&a.registry.PublicKey)
+	// Derived from the key each time, so they cannot disagree with it.
+	cert, err := certificate(a.registry)
+	if err != nil {
+		return err
+	}
+	if err := writeFile(a.files.cert, cert); err != nil {
+		return err
+	}
+	return writeFile(a.files.jwks, a.RegistryJWKS())
+}
+
+func damagedKey(path, after string, err error) error {
+	return fmt.Errorf("read %s: %w; restore it from a backup or remove it and start again (%s)", path, err, after)
+}
+
+func readOrMake(path string, make func() ([]byte, error), after string) ([]byte, error) {
+	b, err := os.ReadFile(path)
+	if err == nil {
+		return b, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, damagedKey(path, after, err)
+	}
+	if b, err = make(); err != nil {
+		return nil, err
+	}
+	return b, writeFile(path, b)
+}
+
+// writeFile writes beside and renames: a crash leaves the old file or the new.
+func writeFile(path string, b []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // mode 0600
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("write %s: %w", path, err), os.Remove(f.Name()))
+	}
+	return nil
+}
+
+func newSessionKey() ([]byte, error) { return []byte(NewSecret(48)), nil }
+
+func newRegistryKey() ([]byte, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+}
+
+func parseRegistryKey(encoded []byte) (*ecdsa.PrivateKey, error) {
+	block, _ := pem.Decode(encoded)
+	if block == nil {
+		return nil, errors.New("not a PEM file")
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return nil, err
+	}
+	key, ok := parsed.(*ecdsa.PrivateKey)
+	if !ok || key.Curve != elliptic.P256() {
+		return nil, errors.New("not a P-256 key")
+	}
+	return key, nil
+}
+
+func certificate(key *ecdsa.PrivateKey) ([]byte, error) {
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		Subject:      pkix.Name{CommonName: "deckhand registry tokens"},
+		NotBefore:    time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC), // devices and clouds with a wrong clock
+		NotAfter:     time.Date(2120, 1, 1, 0, 0, 0, 0, time.UTC),
+		KeyUsage:     x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		IsCA:         true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		return nil, fmt.Errorf("make certificate: %w", err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), nil
+}
+
+// coordinates are x and y of the point in base64url, 32 bytes each.
+func coordinates(key *ecdsa.PublicKey) (x, y string) {
+	point, err := key.Bytes() // 4 || x || y
+	if err != nil || len(point) != 65 {
+		return "", ""
+	}
+	return base64.RawURLEncoding.EncodeToString(point[1:33]), base64.RawURLEncoding.EncodeToString(point[33:])
+}
+
+// thumbprint is RFC 7638: SHA-256 over the required members in this order.
+func thumbprint(key *ecdsa.PublicKey) string {
+	x, y := coordinates(key)
+	sum := sha256.Sum256([]byte(`{"crv":"P-256","kty":"EC","x":"` + x + `","y":"` + y + `"}`))
+	return base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
+func jwks(key *ecdsa.PublicKey) []byte {
+	x, y := coordinates(key)
+	return fmt.Appendf(nil, `{"keys":[{"kty":"EC","crv":"P-256","x":%q,"y":%q,"kid":%q,"use":"sig","alg":"ES256"}]}`, x, y, thumbprint(key))
+}

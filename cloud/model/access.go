@@ -1,0 +1,32 @@
+package model
+
+import "context"
+
+// UserMayUseRepository says whether an image repository ("v2/<hash>") belongs
+// to a fleet of one of the user's organizations.
+func (db *DB) UserMayUseRepository(ctx context.Context, user int64, repository string) (bool, error) {
+	var n int
+	err := db.read.QueryRowContext(ctx, `
+		SELECT count(*) FROM image i
+		JOIN service s ON s.id = i.is_a_build_of__service
+		JOIN application a ON a.id = s.application
+		JOIN organization_membership m ON m.is_member_of__organization = a.organization
+		WHERE i.is_stored_at__image_location = ? AND m."user" = ?`, repository, user).Scan(&n)
+	return n > 0, err
+}
+
+// DeviceMayPull says whether an image repository ("v2/<hash>") is part of a
+// release of the device's fleet, or of a release the device is told to run.
+func (db *DB) DeviceMayPull(ctx context.Context, device int64, repository string) (bool, error) {
+	var n int
+	err := db.read.QueryRowContext(ctx, `
+		SELECT count(*) FROM image i
+		JOIN image__is_part_of__release p ON p.image = i.id
+		JOIN release r ON r.id = p.is_part_of__release
+		JOIN device d ON d.id = ?
+		WHERE i.is_stored_at__image_location = ? AND d.is_frozen = FALSE
+		  AND (r.belongs_to__application = d.belongs_to__application
+		       OR r.id IN (d.is_pinned_on__release, d.should_be_operated_by__release, d.should_be_managed_by__release))`,
+		device, repository).Scan(&n)
+	return n > 0, err
+}

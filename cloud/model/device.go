@@ -1,0 +1,214 @@
+package model
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// Device is one registered device.
+type Device struct {
+	ID, Actor         int64
+	UUID, Name        string
+	Fleet             int64 // 0: none
+	DeviceType        string
+	RunningRelease    int64 // as the device reported; 0: none
+	PinnedRelease     int64 // 0: follows the fleet
+	OSVersion         string
+	SupervisorVersion string
+	Heartbeat         string // online, timeout, offline or unknown (never seen)
+	LastSeen          time.Time
+	Frozen            bool
+	CreatedAt         time.Time
+}
+
+const deviceQuery = `
+	SELECT d.id, d.actor, d.uuid, d.device_name, coalesce(d.belongs_to__application, 0), dt.slug,
+	       coalesce(d.is_running__release, 0), coalesce(d.is_pinned_on__release, 0),
+	       coalesce(d.os_version, ''), coalesce(d.supervisor_version, ''), d.api_heartbeat_state, d.last_seen, d.is_frozen, d.created_at
+	FROM device d JOIN device_type dt ON dt.id = d.is_of__device_type`
+
+func scanDevice(row interface{ Scan(...any) error }) (Device, error) {
+	var d Device
+	var seen, created sql.NullInt64
+	err := row.Scan(&d.ID, &d.Actor, &d.UUID, &d.Name, &d.Fleet, &d.DeviceType, &d.RunningRelease, &d.PinnedRelease,
+		&d.OSVersion, &d.SupervisorVersion, &d.Heartbeat, &seen, &d.Frozen, &created)
+	d.LastSeen, d.CreatedAt = fromMillis(seen), fromMillis(created)
+	return d, err
+}
+
+// DeviceByUUID finds a device by its whole uuid.
+func (db *DB) DeviceByUUID(ctx context.Context, uuid string) (Device, error) {
+	d, err := scanDevice(db.read.QueryRowContext(ctx, deviceQuery+` WHERE d.uuid = ?`, uuid))
+	return d, notFound(err, "device %s", uuid)
+}
+
+// DeviceByID finds a device by id.
+func (db *DB) DeviceByID(ctx context.Context, id int64) (Device, error) {
+	d, err := scanDevice(db.read.QueryRowContext(ctx, deviceQuery+` WHERE d.id = ?`, id))
+	return d, notFound(err, "device %d", id)
+}
+
+// NewDevice describes a device to register. All but Fleet, DeviceType and Key
+// may be left out.
+type NewDevice struct {
+	Fleet             int64
+	UUID              string // generated when empty
+	Name              string // generated when empty
+	DeviceType        string // slug
+	Key               string // the device's own key, clear text
+	SupervisorVersion string
+	OSVersion         string
+	OSVariant         string
+	MACAddress        string
+}
+
+var deviceUUIDRule = regexp.MustCompile(`^([0-9a-f]{32}|[0-9a-f]{62})$`)
+
+// RegisterDevice adds a device with its key in one transaction. A taken uuid
+// or key gives ErrConflict, an unknown device type or fleet ErrNotFound.
+func (db *DB) RegisterDevice(ctx context.Context, n NewDevice) (Device, error) {
+	if n.UUID == "" {
+		n.UUID = randomHex(16)
+	}
+	if !deviceUUIDRule.MatchString(n.UUID) {
+		return Device{}, invalid("uuid", "Device UUID must be a 32 or 62 character long lower case hex string.")
+	}
+	if strings.ContainsAny(n.Name, "\r\n") {
+		return Device{}, invalid("device_name", "Device name cannot contain any newline characters.")
+	}
+	if n.Name == "" {
+		n.Name = randomName()
+	}
+	var d Device
+	err := db.update(ctx, func(t *txn) error {
+		id, err := t.insertDevice(ctx, n)
+		if err != nil {
+			return err
+		}
+		if err := t.installServices(ctx, n.Fleet); err != nil {
+			return err
+		}
+		t.announce(OverviewTopic())
+		d, err = scanDevice(t.QueryRowContext(ctx, deviceQuery+` WHERE d.id = ?`, id))
+		return err
+	})
+	return d, err
+}
+
+func (t *txn) insertDevice(ctx context.Context, n NewDevice) (int64, error) {
+	deviceType, err := t.deviceType(ctx, n.DeviceType)
+	if err != nil {
+		return 0, err
+	}
+	actor, err := t.newActor(ctx)
+	if err != nil {
+		return 0, err
+	}
+	variant := n.OSVariant
+	if variant != "dev" && variant != "prod" {
+		variant = ""
+	}
+	id, err := t.insert(ctx, `
+		INSERT INTO device (created_at, actor, uuid, device_name, is_of__device_type, belongs_to__application,
+			supervisor_version, os_version, os_variant, mac_address) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		millis(t.now), actor, n.UUID, n.Name, deviceType, n.Fleet,
+		text(cut(n.SupervisorVersion, 20)), text(cut(n.OSVersion, 70)), text(variant), text(cut(n.MACAddress, 900)))
+	if err != nil {
+		return 0, conflictOn(missingReference(err, fmt.Sprintf("fleet %d", n.Fleet)), "uuid")
+	}
+	return id, t.addKey(ctx, NewKey{Key: n.Key, Actor: actor, Role: RoleDevice})
+}
+
+// cut keeps the first n bytes of s, cut at a character.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "")
+}
+
+// randomName is a name people can say on the phone.
+func randomName() string {
+	first := [...]string{"amber", "bold", "brisk", "calm", "clear", "cold", "crisp", "dry", "early", "fair", "gentle", "green", "hidden", "icy",
+		"late", "lively", "misty", "morning", "northern", "old", "patient", "quiet", "red", "rough", "silent", "small", "snowy", "spring", "still", "summer", "weathered", "winter"}
+	second := [...]string{"bay", "bird", "breeze", "brook", "cloud", "dawn", "dew", "dune", "field", "fire", "fog", "forest", "frost", "glade", "harbor", "hill",
+		"lake", "leaf", "meadow", "moon", "pine", "rain", "reef", "river", "sea", "shore", "sky", "star", "stone", "surf", "tide", "wind"}
+	return first[rand.IntN(len(first))] + "-" + second[rand.IntN(len(second))] //nolint:gosec // a name, not a secret
+}
+
+// DeviceSeen notes signs of life: for each device when it was last heard.
+// It tells nobody; SetHeartbeat does when the state changes.
+func (db *DB) DeviceSeen(ctx context.Context, seen map[int64]time.Time) error {
+	if len(seen) == 0 {
+		return nil
+	}
+	return db.update(ctx, func(t *txn) error {
+		for id, at := range seen {
+			if _, err := t.ExecContext(ctx, `UPDATE device SET last_seen = ? WHERE id = ?`, millis(at), id); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// SetHeartbeat changes whether a device counts as online ("online",
+// "timeout", "offline"). Without a change nothing is written.
+func (db *DB) SetHeartbeat(ctx context.Context, device int64, state string, seen time.Time) error {
+	return db.update(ctx, func(t *txn) error {
+		online := state != "offline"
+		res, err := t.ExecContext(ctx, `
+			UPDATE device SET api_heartbeat_state = ?, changed_api_heartbeat_state_on__date = ?, is_online = ?,
+				last_connectivity_event = CASE WHEN is_online = ? THEN last_connectivity_event ELSE ? END,
+				last_seen = coalesce(?, last_seen)
+			WHERE id = ? AND api_heartbeat_state <> ?`,
+			state, millis(t.now), online, online, millis(t.now), millis(seen), device, state)
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err != nil || n == 0 {
+			return err
+		}
+		t.announce(OverviewTopic())
+		return nil
+	})
+}
+
+// OnlineDevices lists the devices which counted as online or late when the
+// cloud last wrote, with the time each was last heard.
+func (db *DB) OnlineDevices(ctx context.Context) (map[int64]time.Time, error) {
+	rows, err := db.read.QueryContext(ctx, `SELECT id, last_seen FROM device WHERE api_heartbeat_state IN ('online', 'timeout')`)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close() //nolint:errcheck // rows.Err says it
+	all := map[int64]time.Time{}
+	for rows.Next() {
+		var id int64
+		var seen sql.NullInt64
+		if err := rows.Scan(&id, &seen); err != nil {
+			return nil, err
+		}
+		all[id] = fromMillis(seen)
+	}
+	return all, rows.Err()
+}
+
+// UserMayReadDevice says whether the device's fleet belongs to an
+// organization of the user.
+func (db *DB) UserMayReadDevice(ctx context.Context, user, device int64) (bool, error) {
+	d, err := db.DeviceByID(ctx, device)
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return db.UserMayUseFleet(ctx, user, d.Fleet)
+}
