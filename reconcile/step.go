@@ -1,7 +1,7 @@
 package reconcile
 
 import (
-	"fmt"
+	"strings"
 
 	"deckhand/state"
 )
@@ -11,15 +11,19 @@ import (
 // and after the container exists.
 type Key string
 
-// Resource is something that at most one running step may use.
+// Resource is something on the device that a step changes or relies on. Steps
+// of one plan are kept apart by its edges; resources keep them apart from
+// running steps that no plan asks for any more.
 type Resource string
 
 // Traits say how a step may be run.
 type Traits struct {
 	Disruptive    bool       // interrupts a running container
 	Interruptible bool       // can be cancelled half way without harm
+	Last          bool       // starts only when nothing else of its app runs
 	Lane          Lane       // whom it competes with
-	Uses          []Resource // what it changes or depends on
+	App           string     // UUID of its app; empty for images
+	Uses          []Resource // what it changes or relies on
 }
 
 // Lane is a queue of its own for steps that wait for different things.
@@ -36,8 +40,9 @@ const (
 //
 //sumtype:decl
 type Step interface {
-	Key() Key
-	Traits() Traits
+	Key() Key       // for programs: unambiguous over time and between apps
+	Title() string  // for people: short
+	Traits() Traits // how it may be run
 	step()
 }
 
@@ -62,8 +67,8 @@ func (a App) label() string {
 type (
 	// Fetch downloads an image.
 	Fetch struct {
-		Image    string   `json:"image"`
-		Services []string `json:"services"` // app/service, for people
+		Image string   `json:"image"`
+		For   []string `json:"for"` // app/service, for people
 	}
 	// RemoveImage deletes an image that nothing needs any more.
 	RemoveImage struct {
@@ -107,6 +112,7 @@ type (
 		App       App             `json:"app"`
 		Service   string          `json:"service"`
 		Hash      string          `json:"hash"`
+		Image     string          `json:"image"`
 		Condition state.Condition `json:"condition"`
 		Container string          `json:"container,omitempty"`
 	}
@@ -139,50 +145,94 @@ type (
 // Key implements Step.
 func (s Fetch) Key() Key { return key("fetch", s.Image) }
 
-// Key implements Step.
-func (s RemoveImage) Key() Key { return key("remove image", name(s.Refs, short(s.ID))) }
-
-// Key implements Step.
-func (s CreateNetwork) Key() Key {
-	return key("create network", s.App.label()+"/"+s.Network.Name, s.Network.Hash)
+// Title implements Step.
+func (s Fetch) Title() string {
+	return "fetch " + people(s.Image) + " for " + strings.Join(s.For, ", ")
 }
 
 // Key implements Step.
-func (s RemoveNetwork) Key() Key {
-	return key("remove network", s.App.label()+"/"+s.Name, short(s.ID))
+func (s RemoveImage) Key() Key { return key("remove image", s.ID) }
+
+// Title implements Step.
+func (s RemoveImage) Title() string { return "remove image " + people(name(s.Refs, s.ID)) }
+
+// Key implements Step.
+func (s CreateNetwork) Key() Key {
+	return key("create network", s.App.UUID+"/"+s.Network.Name, s.Network.Hash)
+}
+
+// Title implements Step.
+func (s CreateNetwork) Title() string {
+	return "create network " + s.App.label() + "/" + s.Network.Name
+}
+
+// Key implements Step.
+func (s RemoveNetwork) Key() Key { return key("remove network", s.App.UUID+"/"+s.Name, s.ID) }
+
+// Title implements Step.
+func (s RemoveNetwork) Title() string {
+	return "remove network " + s.App.label() + "/" + s.Name + " " + short(s.ID)
 }
 
 // Key implements Step.
 func (s CreateVolume) Key() Key {
-	return key("create volume", s.App.label()+"/"+s.Volume.Name, s.Volume.Hash)
+	return key("create volume", s.App.UUID+"/"+s.Volume.Name, s.Volume.Hash)
 }
+
+// Title implements Step.
+func (s CreateVolume) Title() string { return "create volume " + s.App.label() + "/" + s.Volume.Name }
 
 // Key implements Step.
 func (s Create) Key() Key {
-	return key("create", s.App.label()+"/"+s.Service.Name, s.Service.Hash, s.Service.Image)
+	return key("create", s.App.UUID+"/"+s.Service.Name, s.Service.Hash, s.Service.Image)
 }
 
+// Title implements Step.
+func (s Create) Title() string { return "create " + s.App.label() + "/" + s.Service.Name }
+
 // Key implements Step.
-func (s Start) Key() Key { return key("start", s.App.label()+"/"+s.Service, s.Hash, s.Image) }
+func (s Start) Key() Key { return key("start", s.App.UUID+"/"+s.Service, s.Hash, s.Image) }
+
+// Title implements Step.
+func (s Start) Title() string { return "start " + s.App.label() + "/" + s.Service }
 
 // Key implements Step.
 func (s Await) Key() Key {
-	return key("await", s.App.label()+"/"+s.Service, string(s.Condition), s.Hash)
+	return key("await", s.App.UUID+"/"+s.Service, string(s.Condition), s.Hash, s.Image)
+}
+
+// Title implements Step.
+func (s Await) Title() string {
+	return "await " + s.App.label() + "/" + s.Service + " " + strings.TrimPrefix(string(s.Condition), "service_")
 }
 
 // Key implements Step.
-func (s Stop) Key() Key { return key("stop", s.App.label()+"/"+s.Service, short(s.Container)) }
+func (s Stop) Key() Key { return key("stop", s.App.UUID+"/"+s.Service, s.Container) }
 
-// Key implements Step.
-func (s Remove) Key() Key { return key("remove", s.App.label()+"/"+s.Service, short(s.Container)) }
-
-// Key implements Step.
-func (s Rename) Key() Key {
-	return key("rename", s.App.label()+"/"+s.Service, short(s.Container), s.Name)
+// Title implements Step.
+func (s Stop) Title() string {
+	return "stop " + s.App.label() + "/" + s.Service + " " + short(s.Container)
 }
 
 // Key implements Step.
-func (s Commit) Key() Key { return key("commit", s.App.label(), s.Commit) }
+func (s Remove) Key() Key { return key("remove", s.App.UUID+"/"+s.Service, s.Container) }
+
+// Title implements Step.
+func (s Remove) Title() string {
+	return "remove " + s.App.label() + "/" + s.Service + " " + short(s.Container)
+}
+
+// Key implements Step.
+func (s Rename) Key() Key { return key("rename", s.App.UUID+"/"+s.Service, s.Container, s.Name) }
+
+// Title implements Step.
+func (s Rename) Title() string { return "rename " + s.App.label() + "/" + s.Service + " to " + s.Name }
+
+// Key implements Step.
+func (s Commit) Key() Key { return key("commit", s.App.UUID, s.Commit) }
+
+// Title implements Step.
+func (s Commit) Title() string { return "commit " + s.App.label() + " " + short(s.Commit) }
 
 func (Fetch) step()         {}
 func (RemoveImage) step()   {}
@@ -220,10 +270,10 @@ func name(refs []string, or string) string {
 	return refs[0]
 }
 
-func service(a App, name string) Resource {
-	return Resource(fmt.Sprintf("service %s/%s", a.UUID, name))
-}
-
-func network(a App, name string) Resource {
-	return Resource(fmt.Sprintf("network %s/%s", a.UUID, name))
+// people shortens the digest of an image reference.
+func people(ref string) string {
+	if d := state.Digest(ref); d != "" {
+		return state.Repository(ref) + "@" + short(d)
+	}
+	return ref
 }

@@ -32,7 +32,7 @@ type Spec struct {
 	Tmpfs  map[string]string `json:"tmpfs,omitempty"`   // path → mount options
 
 	Restart     RestartPolicy `json:"restart"`
-	Healthcheck *Healthcheck  `json:"healthcheck,omitempty"` // nil: none, the image's is switched off
+	Healthcheck *Healthcheck  `json:"healthcheck,omitempty"` // nil: the image's, if it has one
 	StopSignal  string        `json:"stop_signal,omitempty"`
 	StopGrace   Duration      `json:"stop_grace_period,omitempty"`
 

@@ -52,6 +52,7 @@ type Container struct {
 	Phase    Phase  `json:"phase"`
 	Health   string `json:"health,omitempty"`   // starting, healthy, unhealthy; empty: no health check
 	ExitCode int    `json:"exitCode,omitempty"` // meaningful when Phase is Exited
+	Halted   bool   `json:"halted,omitempty"`   // we stopped it, so we may start it again
 	Created  int64  `json:"created"`            // Unix seconds
 
 	Networks []string `json:"networks,omitempty"` // short names of the app's networks it is attached to, sorted

@@ -55,3 +55,20 @@ var All = map[string][]Edge{
 		{Remove, Fetch, Service},
 	},
 }
+
+// String names the phase in a sentence.
+func (p Phase) String() string {
+	switch p {
+	case Fetch:
+		return "fetching"
+	case Create:
+		return "creating"
+	case Stop:
+		return "stopping the old one"
+	case Remove:
+		return "removing the old one"
+	case Start:
+		return "starting"
+	}
+	return "?"
+}

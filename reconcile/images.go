@@ -1,0 +1,70 @@
+package reconcile
+
+import (
+	"maps"
+	"slices"
+
+	"deckhand/state"
+)
+
+// indexImages prepares the look-up of images by reference and by digest.
+func (p *planner) indexImages() {
+	for _, id := range slices.Sorted(maps.Keys(p.now.Images)) {
+		for _, ref := range p.now.Images[id].Refs {
+			p.images[ref] = id
+			if d := state.Digest(ref); d != "" {
+				p.images[d] = id
+			}
+		}
+	}
+}
+
+// imageID finds the image that a reference leads to, as state.SameImage does.
+func (p *planner) imageID(ref string) (string, bool) {
+	if id, ok := p.images[ref]; ok {
+		return id, true
+	}
+	if d := state.Digest(ref); d != "" {
+		id, ok := p.images[d]
+		return id, ok
+	}
+	return "", false
+}
+
+// diffImages removes images that we fetched and nothing needs any more: no
+// service of any accepted app, and no container that stays.
+func (p *planner) diffImages() {
+	for _, a := range p.apps {
+		for _, s := range a.want.Services {
+			if id, ok := p.imageID(s.Image); ok {
+				p.keep[id] = true
+			}
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(p.now.Images)) {
+		if img := p.now.Images[id]; img.Ours && !p.keep[id] {
+			s := RemoveImage{ID: id, Refs: img.Refs}
+			p.graph.add(vertex{step: s, key: s.Key(), rank: rankImage, why: Reason{Cause: whyUnused}})
+		}
+	}
+}
+
+// fetch downloads the image of a service. One digest under two names is
+// downloaded once.
+func (p *planner) fetch(a *appPlan, want state.Service) Key {
+	ref := want.Image
+	if d := state.Digest(ref); d != "" {
+		if p.fetches[d] == "" {
+			p.fetches[d] = ref
+		}
+		ref = p.fetches[d]
+	}
+	s := Fetch{Image: ref, For: []string{a.label() + "/" + want.Name}}
+	if at, planned := p.graph.index[s.Key()]; planned {
+		if other, ok := p.graph.vertices[at].step.(Fetch); ok {
+			s.For = append(slices.Clone(other.For), s.For...)
+			p.graph.vertices[at].step = s
+		}
+	}
+	return p.add(a, s, rankFetch, Reason{Cause: whyNotOnDevice})
+}

@@ -1,0 +1,104 @@
+package run
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"deckhand/reconcile"
+)
+
+// Limits bound how many steps of a lane run side by side.
+type Limits struct {
+	Work     int // creates, starts, stops: they compete for the processor
+	Download int // pulls: they compete for the link and the disk
+}
+
+// DefaultLimits suits the two to four cores of the devices we run on: more side
+// by side finishes nothing earlier, and each service is down for longer.
+var DefaultLimits = Limits{Work: 4, Download: 3}
+
+// slow is when a step no longer counts against its lane: it waits for a
+// container that takes its time, and the processor is free.
+const slow = 2 * time.Second
+
+// flight is a running step.
+type flight struct {
+	node      reconcile.Node
+	since     time.Time
+	cancelled bool
+}
+
+// choose says which ready steps to start now and which running ones to cancel.
+//
+// A running step that today's plan would not start is stale. It is cancelled if
+// that does no harm; otherwise nothing that shares a resource with it starts
+// before it ends.
+func choose(p reconcile.Plan, running map[reconcile.Key]flight, l Limits, now time.Time) (start []reconcile.Node, cancel []reconcile.Key) {
+	ready := p.Ready()
+	fresh := map[reconcile.Key]bool{}
+	for _, n := range ready {
+		fresh[n.Key] = true
+	}
+	busy := map[reconcile.Resource]bool{}
+	load := map[reconcile.Lane]int{}
+	apps := map[string]int{}
+	for k, f := range running {
+		t := f.node.Step.Traits()
+		apps[t.App]++
+		if now.Sub(f.since) < slow || t.Lane == reconcile.Download {
+			load[t.Lane]++
+		}
+		switch {
+		case fresh[k]:
+		case t.Interruptible:
+			cancel = append(cancel, k)
+		default:
+			for _, r := range t.Uses {
+				busy[r] = true
+			}
+		}
+	}
+	slices.Sort(cancel)
+	slices.SortStableFunc(ready, func(a, b reconcile.Node) int { return cmp.Compare(urgency(a.Step), urgency(b.Step)) })
+	for _, n := range ready {
+		t := n.Step.Traits()
+		_, already := running[n.Key]
+		held := slices.ContainsFunc(t.Uses, func(r reconcile.Resource) bool { return busy[r] })
+		if already || held || load[t.Lane] >= l.of(t.Lane) || (t.Last && apps[t.App] > 0) {
+			continue
+		}
+		load[t.Lane]++
+		apps[t.App]++
+		start = append(start, n)
+	}
+	return start, cancel
+}
+
+func (l Limits) of(lane reconcile.Lane) int {
+	switch lane {
+	case reconcile.Work:
+		return l.Work
+	case reconcile.Download:
+		return l.Download
+	case reconcile.Wait:
+	}
+	return int(^uint(0) >> 1) // waiting costs nothing
+}
+
+// urgency puts what ends a downtime first and what clears up last.
+func urgency(s reconcile.Step) int {
+	switch s.(type) {
+	case reconcile.Start, reconcile.Await:
+		return 0
+	case reconcile.Stop, reconcile.Rename, reconcile.Commit:
+		return 1
+	case reconcile.Fetch, reconcile.CreateNetwork, reconcile.CreateVolume, reconcile.RemoveNetwork, reconcile.Create:
+		return 2
+	case reconcile.Remove:
+		return 3
+	case reconcile.RemoveImage:
+		return 4
+	}
+	return 5
+}

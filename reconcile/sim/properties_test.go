@@ -1,0 +1,144 @@
+package sim_test
+
+import (
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"deckhand/reconcile"
+	"deckhand/reconcile/sim"
+	"deckhand/reconcile/sim/simtest"
+	"deckhand/state"
+)
+
+// plan is Make, which must not fail (a: no cycle) and must not change its mind
+// (b: same input, same text).
+func plan(t *rapid.T, w state.World, want state.Target) reconcile.Plan {
+	p, err := reconcile.Make(w, want, reconcile.Facts{})
+	if err != nil {
+		t.Fatalf("%v\nworld %+v", err, w)
+	}
+	again, _ := reconcile.Make(w, want, reconcile.Facts{})
+	if p.String() != again.String() {
+		t.Fatalf("same input, two plans:\n%s\n%s", p, again)
+	}
+	return p
+}
+
+// converge does one ready step after the other, in an order that rapid draws,
+// planning afresh each time. It checks (c) that no ready step is refused and
+// (d) that a done step is gone.
+func converge(t *rapid.T, w state.World, want state.Target, most int, label string) (state.World, []string) {
+	var did []string
+	for range most {
+		p := plan(t, w, want)
+		ready := p.Ready()
+		if p.Steps() == 0 {
+			return w, did
+		}
+		if len(ready) == 0 {
+			t.Fatalf("%s: nothing is ready\n%s", label, p)
+		}
+		n := ready[rapid.IntRange(0, len(ready)-1).Draw(t, label+" pick")]
+		next, err := sim.Apply(w, n.Step)
+		if err != nil {
+			t.Fatalf("%s: refused %q: %v\n%s\nworld %+v", label, n.Key, err, p, w)
+		}
+		if after := plan(t, next, want); has(after, n.Key) {
+			t.Fatalf("%s: %q is planned again after it was done\nbefore\n%s\nafter\n%s", label, n.Key, p, after)
+		}
+		did = append(did, string(n.Key))
+		w = next
+	}
+	return w, did
+}
+
+func has(p reconcile.Plan, k reconcile.Key) bool {
+	return slices.ContainsFunc(p.Nodes, func(n reconcile.Node) bool { return n.Key == k })
+}
+
+// TestConverges: from any device, reached by an interrupted first target and a
+// few mishaps, the second target is reached (e), by exactly the steps that its
+// first plan announced (f).
+func TestConverges(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := simtest.Preload(t, "preload", simtest.Empty())
+		w, _ = converge(t, w, simtest.Target(t, "first"), rapid.IntRange(0, 40).Draw(t, "cut"), "first")
+		for range rapid.IntRange(0, 3).Draw(t, "mishaps") {
+			w = simtest.Mishap(t, "then", w)
+		}
+		want := simtest.Target(t, "second")
+		p := plan(t, w, want)
+		var forecast []string
+		for _, n := range p.Nodes {
+			if n.Step != nil {
+				forecast = append(forecast, string(n.Key))
+			}
+		}
+		end, did := converge(t, w, want, 300, "second")
+		if rest := plan(t, end, want); rest.Steps() > 0 {
+			t.Fatalf("not reached, left:\n%s", rest)
+		}
+		slices.Sort(forecast)
+		if done := slices.Sorted(slices.Values(did)); !slices.Equal(forecast, done) {
+			t.Fatalf("the forecast was not honest\nforecast %q\ndone     %q\nfirst plan:\n%s", forecast, done, p)
+		}
+		checkEnd(t, end, want)
+	})
+}
+
+// checkEnd asserts on the device itself, not on the planner's opinion of it.
+func checkEnd(t *rapid.T, w state.World, want state.Target) {
+	for uuid, a := range want.Apps {
+		if a.Rejected != "" {
+			continue
+		}
+		now := w.Apps[uuid]
+		if a.Commit != "" && now.Commit != a.Commit {
+			t.Fatalf("%s is at %q, not at %q", uuid, now.Commit, a.Commit)
+		}
+		if len(now.Containers) != len(a.Services) || len(now.Networks) != len(a.Networks) {
+			t.Fatalf("%s has %d containers for %d services, %d networks for %d", uuid, len(now.Containers), len(a.Services), len(now.Networks), len(a.Networks))
+		}
+		for _, c := range now.Containers {
+			s := a.Services[c.Service]
+			if c.Hash != s.Hash || c.Commit != a.Commit || (!s.Running && c.Up()) || (s.Running && c.Phase == state.Created) {
+				t.Fatalf("%s/%s ended as %+v", uuid, c.Service, c)
+			}
+		}
+	}
+	for uuid, now := range w.Apps {
+		if _, wanted := want.Apps[uuid]; !wanted && len(now.Containers)+len(now.Networks) > 0 {
+			t.Fatalf("%s was not removed: %+v", uuid, now)
+		}
+	}
+}
+
+// TestNothingStopsBeforeTheReleaseIsHere: download-then-kill never stops a
+// container while an image of its app is missing.
+func TestNothingStopsBeforeTheReleaseIsHere(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w, _ := converge(t, simtest.Empty(), simtest.Target(t, "first"), 300, "first")
+		want := simtest.Target(t, "second")
+		p := plan(t, w, want)
+		for _, n := range p.Ready() {
+			s, isStop := n.Step.(reconcile.Stop)
+			if !isStop {
+				continue
+			}
+			a := want.Apps[s.App.UUID]
+			if a.Services[s.Service].Strategy == "kill-then-download" {
+				continue
+			}
+			for _, x := range p.Nodes {
+				f, isFetch := x.Step.(reconcile.Fetch)
+				for name, other := range a.Services {
+					if isFetch && other.Image == f.Image && other.Strategy != "kill-then-download" {
+						t.Fatalf("%q is ready while %s still needs %s\n%s", n.Key, name, f.Image, p)
+					}
+				}
+			}
+		}
+	})
+}

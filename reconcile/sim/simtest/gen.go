@@ -1,0 +1,191 @@
+// Package simtest generates targets and mishaps for property tests of the
+// planner and of the loop around it.
+package simtest
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"pgregory.net/rapid"
+
+	"deckhand/reconcile/sim"
+	"deckhand/state"
+)
+
+var (
+	apps     = []string{"aaaa", "bbbb"}
+	services = []string{"db", "web", "worker"}
+	images   = []string{"a:1", "b:1", "c:1", "reg.test/v2/x@sha256:0001", "reg.test/v2/y@sha256:0001", "reg.test/v2/z@sha256:0002"}
+)
+
+// Target draws a target with up to two apps.
+func Target(t *rapid.T, label string) state.Target {
+	out := state.Target{Name: "device", Apps: map[string]state.App{}}
+	for i, uuid := range apps {
+		if rapid.IntRange(0, 3).Draw(t, label+" has "+uuid) > 0 {
+			out.Apps[uuid] = app(t, label+" "+uuid, uuid, int64(i+1))
+		}
+	}
+	return out
+}
+
+func app(t *rapid.T, label, uuid string, id int64) state.App {
+	rel := rapid.IntRange(0, 3).Draw(t, label+" release")
+	a := state.App{
+		UUID: uuid, ID: id, Name: rapid.SampledFrom([]string{"shop", "shop", "host"}).Draw(t, label+" name"),
+		Services: map[string]state.Service{}, Networks: map[string]state.Network{}, Volumes: map[string]state.Volume{},
+	}
+	if rel == 0 {
+		return a // an app without a release
+	}
+	a.Commit, a.ReleaseID = fmt.Sprintf("r%d", rel), int64(rel)
+	if rapid.IntRange(0, 15).Draw(t, label+" rejected") == 0 {
+		a.Rejected = "services.web.ports: not a port"
+	}
+	for _, n := range subset(t, label+" networks", []string{"front", "back"}) {
+		s := state.NetworkSpec{Driver: "bridge", Internal: rapid.Bool().Draw(t, label+" internal")}
+		a.Networks[n] = state.Network{Name: n, Spec: s, Hash: s.Hash()}
+	}
+	for _, v := range subset(t, label+" volumes", []string{"data", "logs"}) {
+		s := state.VolumeSpec{Driver: rapid.SampledFrom([]string{"local", "other"}).Draw(t, label+" driver")}
+		a.Volumes[v] = state.Volume{Name: v, Spec: s, Hash: s.Hash()}
+	}
+	// One condition for each dependency: nobody can be healthy and ended.
+	until := map[string]state.Condition{}
+	for i, name := range services {
+		until[name] = rapid.SampledFrom([]state.Condition{state.Started, state.Healthy, state.Completed}).Draw(t, label+" until "+name)
+		if rapid.IntRange(0, 2).Draw(t, label+" has "+name) > 0 {
+			a.Services[name] = service(t, label+" "+name, name, services[:i], a, until)
+		}
+	}
+	return a
+}
+
+func service(t *rapid.T, label, name string, before []string, a state.App, until map[string]state.Condition) state.Service {
+	image := rapid.IntRange(0, len(images)-1).Draw(t, label+" image")
+	s := state.Service{
+		Name: name, ID: int64(1 + slices.Index(services, name)), Image: images[image], ImageID: int64(image + 1),
+		Running:  rapid.IntRange(0, 6).Draw(t, label+" stopped") > 0,
+		Strategy: rapid.SampledFrom([]string{"", "download-then-kill", "kill-then-download", "no-such"}).Draw(t, label+" strategy"),
+	}
+	s.Spec.Environment = map[string]string{"LEVEL": rapid.SampledFrom([]string{"info", "debug"}).Draw(t, label+" env")}
+	s.Spec.Networks = map[string]state.Attachment{}
+	for _, n := range subset(t, label+" on", slices.Sorted(maps.Keys(a.Networks))) {
+		s.Spec.Networks[n] = state.Attachment{Aliases: []string{name}}
+	}
+	for _, v := range subset(t, label+" mounts", slices.Sorted(maps.Keys(a.Volumes))) {
+		s.Spec.Mounts = append(s.Spec.Mounts, state.Mount{Type: "volume", Source: v, Target: "/" + v})
+	}
+	if rapid.Bool().Draw(t, label+" checked") {
+		s.Spec.Healthcheck = &state.Healthcheck{Test: []string{"CMD", "true"}}
+	}
+	for _, d := range before {
+		if _, ok := a.Services[d]; ok && rapid.Bool().Draw(t, label+" needs "+d) {
+			s.DependsOn = append(s.DependsOn, state.Dependency{Service: d, Condition: until[d]})
+		}
+	}
+	s.Hash = s.Spec.Hash()
+	return s
+}
+
+func subset(t *rapid.T, label string, of []string) []string {
+	var out []string
+	for _, x := range of {
+		if rapid.Bool().Draw(t, label+" "+x) {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
+// Mishap does to a device what only the outside world does: processes end,
+// people remove things, the engine restarts, power fails half way.
+func Mishap(t *rapid.T, label string, w state.World) state.World {
+	uuid := rapid.SampledFrom(apps).Draw(t, label+" app")
+	a, ok := w.Apps[uuid]
+	if !ok {
+		return w
+	}
+	a.Containers = slices.Clone(a.Containers)
+	a.Networks = slices.Clone(a.Networks)
+	kind := rapid.IntRange(0, 8).Draw(t, label+" mishap")
+	switch {
+	case kind == 0: // an image disappears together with its containers
+		w = withoutImages(w)
+		return w
+	case kind == 1: // the engine restarts: "always" revives what we stopped
+		for i, c := range a.Containers {
+			if c.Phase == state.Exited {
+				a.Containers[i].Phase, a.Containers[i].Halted = state.Running, false
+			}
+		}
+	case kind == 2 && len(a.Networks) > 0: // the engine makes a name twice
+		n := a.Networks[0]
+		n.ID += "x"
+		a.Networks = append(a.Networks, n)
+	case len(a.Containers) > 0:
+		i := rapid.IntRange(0, len(a.Containers)-1).Draw(t, label+" container")
+		a.Containers = strike(a.Containers, i, kind)
+	}
+	out := state.World{Apps: maps.Clone(w.Apps), Images: w.Images}
+	out.Apps[uuid] = a
+	return out
+}
+
+func strike(cs []state.Container, i, kind int) []state.Container {
+	switch kind {
+	case 3:
+		return slices.Delete(cs, i, i+1)
+	case 4:
+		if cs[i].Phase == state.Running {
+			cs[i].Phase, cs[i].ExitCode = state.Exited, 1
+		}
+	case 5:
+		cs[i].Phase = state.Dead
+	case 6:
+		cs[i].Hash, cs[i].Spec = "", nil
+	case 7:
+		if cs[i].Health != "" {
+			cs[i].Health = "unhealthy"
+		}
+	case 8: // power failed between creation and the last connection
+		if cs[i].Phase == state.Created {
+			cs[i].Networks = nil
+		}
+	}
+	return cs
+}
+
+// withoutImages forgets all images that no container uses.
+func withoutImages(w state.World) state.World {
+	used := map[string]bool{}
+	for _, a := range w.Apps {
+		for _, c := range a.Containers {
+			used[c.Image] = true
+		}
+	}
+	out := state.World{Apps: w.Apps, Images: maps.Clone(w.Images)}
+	maps.DeleteFunc(out.Images, func(id string, _ state.Image) bool { return !used[id] })
+	return out
+}
+
+// Empty is a device that has just been unpacked.
+func Empty() state.World {
+	return state.World{Apps: map[string]state.AppNow{}, Images: map[string]state.Image{}}
+}
+
+// Preload puts some images on a device.
+func Preload(t *rapid.T, label string, w state.World) state.World {
+	out := state.World{Apps: w.Apps, Images: maps.Clone(w.Images)}
+	for _, ref := range subset(t, label, images) {
+		id := sim.ImageID(ref)
+		img := out.Images[id]
+		img.ID = id
+		if !slices.Contains(img.Refs, ref) {
+			img.Refs = slices.Sorted(slices.Values(append(slices.Clone(img.Refs), ref)))
+		}
+		out.Images[id] = img
+	}
+	return out
+}

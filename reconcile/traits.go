@@ -1,0 +1,97 @@
+package reconcile
+
+import "deckhand/state"
+
+// Traits implements Step.
+func (s Fetch) Traits() Traits {
+	return Traits{Interruptible: true, Lane: Download, Uses: []Resource{image(s.Image)}}
+}
+
+// Traits implements Step.
+func (s RemoveImage) Traits() Traits {
+	t := Traits{}
+	for _, r := range s.Refs {
+		t.Uses = append(t.Uses, image(r))
+	}
+	return t
+}
+
+// Traits implements Step.
+func (s CreateNetwork) Traits() Traits {
+	return Traits{App: s.App.UUID, Uses: []Resource{network(s.App, s.Network.Name)}}
+}
+
+// Traits implements Step.
+func (s RemoveNetwork) Traits() Traits {
+	return Traits{App: s.App.UUID, Uses: []Resource{network(s.App, s.Name)}}
+}
+
+// Traits implements Step.
+func (s CreateVolume) Traits() Traits {
+	return Traits{App: s.App.UUID, Uses: []Resource{volume(s.App, s.Volume.Name)}}
+}
+
+// Traits implements Step.
+func (s Create) Traits() Traits {
+	t := Traits{App: s.App.UUID, Uses: []Resource{service(s.App, s.Service.Name), image(s.Service.Image)}}
+	for n := range s.Service.Spec.Networks {
+		t.Uses = append(t.Uses, network(s.App, n))
+	}
+	for _, v := range namedVolumes(s.Service.Spec) {
+		t.Uses = append(t.Uses, volume(s.App, v))
+	}
+	return t
+}
+
+// Traits implements Step.
+func (s Start) Traits() Traits { return ofService(s.App, s.Service) }
+
+// Traits implements Step.
+func (s Await) Traits() Traits {
+	t := ofService(s.App, s.Service)
+	t.Interruptible, t.Lane = true, Wait
+	return t
+}
+
+// Traits implements Step.
+func (s Stop) Traits() Traits {
+	t := ofService(s.App, s.Service)
+	t.Disruptive = true
+	return t
+}
+
+// Traits implements Step.
+func (s Remove) Traits() Traits { return ofService(s.App, s.Service) }
+
+// Traits implements Step.
+func (s Rename) Traits() Traits { return ofService(s.App, s.Service) }
+
+// Traits implements Step.
+func (s Commit) Traits() Traits { return Traits{App: s.App.UUID, Last: true} }
+
+func ofService(a App, name string) Traits {
+	return Traits{App: a.UUID, Uses: []Resource{service(a, name)}}
+}
+
+// image uses the digest where there is one: the same image may have two names.
+func image(ref string) Resource {
+	if d := state.Digest(ref); d != "" {
+		return Resource("image " + d)
+	}
+	return Resource("image " + ref)
+}
+
+func service(a App, name string) Resource { return Resource("service " + a.UUID + "/" + name) }
+func network(a App, name string) Resource { return Resource("network " + a.UUID + "/" + name) }
+func volume(a App, name string) Resource  { return Resource("volume " + a.UUID + "/" + name) }
+
+// namedVolumes lists the volumes of the app that a container mounts.
+func namedVolumes(s state.Spec) []string {
+	var out []string
+	for _, m := range s.Mounts {
+		if m.Type == "volume" && m.Source != "" {
+			out = append(out, m.Source)
+		}
+	}
+	return out
+}
