@@ -44,7 +44,9 @@ func TestTopLevelEntries(t *testing.T) {
 // own go.mod says: a replace would hold for us alone.
 func TestGoModReplacesNothing(t *testing.T) {
 	for _, file := range []string{"go.mod", "tools/go.mod"} {
-		var mod struct{ Replace []struct{ Old, New struct{ Path string } } }
+		var mod struct {
+			Replace []struct{ Old, New struct{ Path string } }
+		}
 		if err := json.Unmarshal(run(t, "go", "mod", "edit", "-json", file), &mod); err != nil {
 			t.Fatalf("read %s: %v", file, err)
 		}
