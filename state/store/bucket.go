@@ -29,6 +29,7 @@ func buckets() map[string]int {
 		commitsBucket:  1,
 		specsBucket:    1,
 		imagesBucket:   1,
+		haltedBucket:   1,
 		failuresBucket: 1,
 		reportsBucket:  1,
 		identityBucket: 1,
@@ -41,6 +42,7 @@ func (s *Store) own() {
 	s.Commits = Commits{bucket[string]{s, commitsBucket}}
 	s.Specs = newSpecs(s)
 	s.Images = Images{bucket[bool]{s, imagesBucket}}
+	s.Halted = Halted{bucket[bool]{s, haltedBucket}}
 	s.Failures = newFailures(s)
 	s.Reports = Reports{bucket[json.RawMessage]{s, reportsBucket}}
 	s.Identity = Identity{bucket[string]{s, identityBucket}}

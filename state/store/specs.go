@@ -20,3 +20,8 @@ func (p Specs) All() (map[string]state.Spec, error) { return p.b.all() }
 func (p Specs) Prune(keep map[string]bool) error {
 	return p.b.change(nil, func(hash string) bool { return !keep[hash] })
 }
+
+// PutAll records several specs in one write.
+func (p Specs) PutAll(specs map[string]state.Spec) error {
+	return p.b.change(specs, nil)
+}

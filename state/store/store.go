@@ -40,6 +40,7 @@ type Store struct {
 	Commits  Commits
 	Specs    Specs
 	Images   Images
+	Halted   Halted
 	Failures Failures
 	Reports  Reports
 	Identity Identity

@@ -34,7 +34,7 @@ func verify(path string) error {
 		return fmt.Errorf("the file ends at byte %d but holds %d pages of %d bytes", info.Size(), m.pages, m.pageSize)
 	}
 	w := walker{file: f, meta: m, used: map[uint64]bool{0: true, 1: true}}
-	if err := w.tree(m.root, 0); err != nil {
+	if err := w.tree(m.root, span{}, 0); err != nil {
 		return err
 	}
 	return w.freelist()
@@ -140,7 +140,11 @@ func (w *walker) page(id uint64) ([]byte, error) {
 	return b, nil
 }
 
-func (w *walker) tree(id uint64, depth int) error {
+// span is the range of keys that a parent allows: from is the first one, to comes
+// after the last. Empty means no limit; no key is empty.
+type span struct{ from, to string }
+
+func (w *walker) tree(id uint64, keys span, depth int) error {
 	if depth > maxDepth {
 		return errors.New("its tree is too deep")
 	}
@@ -150,21 +154,22 @@ func (w *walker) tree(id uint64, depth int) error {
 	}
 	switch flags := binary.LittleEndian.Uint16(b[8:]); flags {
 	case branchPage:
-		return w.branch(b, id, depth)
+		return w.branch(b, id, keys, depth)
 	case leafPage:
-		return w.leaf(b, id, depth)
+		return w.leaf(b, id, keys, depth)
 	default:
 		return fmt.Errorf("page %d is of an unknown kind (%#x)", id, flags)
 	}
 }
 
-func (w *walker) branch(b []byte, id uint64, depth int) error {
+func (w *walker) branch(b []byte, id uint64, keys span, depth int) error {
 	le := binary.LittleEndian
 	n := int(le.Uint16(b[10:]))
 	if n == 0 {
 		return fmt.Errorf("page %d is an empty branch", id)
 	}
-	keys := keyOrder{page: id}
+	froms, children := make([]string, n), make([]uint64, n)
+	order := keyOrder{page: id, span: keys}
 	for i := range n {
 		at := headerSize + i*elementSize
 		if at+elementSize > len(b) {
@@ -174,19 +179,26 @@ func (w *walker) branch(b []byte, id uint64, depth int) error {
 		if err != nil {
 			return err
 		}
-		if err := keys.next(key); err != nil {
+		if err := order.next(key); err != nil {
 			return err
 		}
-		if err := w.tree(le.Uint64(b[at+8:]), depth+1); err != nil {
+		froms[i], children[i] = string(key), le.Uint64(b[at+8:])
+	}
+	for i, child := range children {
+		inner := span{froms[i], keys.to}
+		if i+1 < n {
+			inner.to = froms[i+1]
+		}
+		if err := w.tree(child, inner, depth+1); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (w *walker) leaf(b []byte, id uint64, depth int) error {
+func (w *walker) leaf(b []byte, id uint64, span span, depth int) error {
 	le := binary.LittleEndian
-	keys := keyOrder{page: id}
+	keys := keyOrder{page: id, span: span}
 	for i := range int(le.Uint16(b[10:])) {
 		at := headerSize + i*elementSize
 		if at+elementSize > len(b) {
@@ -220,13 +232,13 @@ func (w *walker) bucket(value []byte, id uint64, depth int) error {
 		return fmt.Errorf("a bucket on page %d is cut off", id)
 	}
 	if root := le.Uint64(value); root != 0 {
-		return w.tree(root, depth+1)
+		return w.tree(root, span{}, depth+1)
 	}
 	inline := value[bucketSize:]
 	if len(inline) < headerSize || le.Uint16(inline[8:]) != leafPage || depth > maxDepth {
 		return fmt.Errorf("a bucket on page %d is not readable", id)
 	}
-	return w.leaf(inline, id, depth+1)
+	return w.leaf(inline, id, span{}, depth+1)
 }
 
 // freelist checks that no page is both free and in use.
@@ -268,16 +280,22 @@ func slice(b []byte, at int, pos, size uint32, id uint64) ([]byte, error) {
 	return b[from : from+uint64(size)], nil
 }
 
-// keyOrder checks that the keys of a page ascend.
+// keyOrder checks that the keys of a page ascend within their span.
 type keyOrder struct {
 	page uint64
+	span span
 	last string
 	any  bool
 }
 
 func (o *keyOrder) next(key []byte) error {
 	k := string(key)
-	if o.any && k <= o.last {
+	ok := k > o.last && (o.span.to == "" || k < o.span.to)
+	if !o.any && o.span.from != "" {
+		// bbolt finds a page again by its first key.
+		ok = ok && k == o.span.from
+	}
+	if !ok {
 		return fmt.Errorf("the keys of page %d are out of order", o.page)
 	}
 	o.last, o.any = k, true
