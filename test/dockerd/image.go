@@ -40,7 +40,7 @@ func (e *Engine) Busybox(t testing.TB, tag string, extra ...string) string {
 // wget -T: Debian's static busybox crashes.)
 func (e *Engine) Image(t testing.TB, im Image) string {
 	t.Helper()
-	layer, err := rootfs(im.Files)
+	layer, err := Rootfs(im.Files)
 	if err != nil {
 		t.Fatalf("make image %s: %v", im.Tag, err)
 	}
@@ -70,8 +70,9 @@ func applets() []string {
 	}
 }
 
-// rootfs is a tar archive with busybox and the files.
-func rootfs(files map[string]string) ([]byte, error) {
+// Rootfs is the file system of the images made here: a tar archive with busybox,
+// its applets and the files.
+func Rootfs(files map[string]string) ([]byte, error) {
 	busybox, err := findBusybox()
 	if err != nil {
 		return nil, err

@@ -1,0 +1,171 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/filters"
+
+	"deckhand/reconcile"
+	"deckhand/state"
+)
+
+const (
+	removalPoll    = 100 * time.Millisecond
+	removalTimeout = time.Minute // of a removal that somebody else began
+)
+
+// start runs a container.
+func (d doing) start(ctx context.Context, s reconcile.Start) error {
+	what := "start " + s.Service
+	id, err := d.container(ctx, s.Container, s.App, s.Service, s.Hash)
+	if err != nil {
+		return d.fail(what, err)
+	}
+	if err := d.ContainerStart(ctx, id, container.StartOptions{}); err != nil {
+		return fmt.Errorf("%s: %w", what, classifyStart(err))
+	}
+	return nil
+}
+
+// container is the ID a step names, or the newest container of the service that
+// was made from the spec.
+func (d doing) container(ctx context.Context, id string, app reconcile.App, service, hash string) (string, error) {
+	if id != "" {
+		return id, nil
+	}
+	list, err := d.ContainerList(ctx, container.ListOptions{All: true, Filters: filters.NewArgs(
+		filters.Arg("label", state.LabelAppUUID+"="+app.UUID),
+		filters.Arg("label", state.LabelServiceName+"="+service),
+		filters.Arg("label", state.LabelSpec+"="+hash))})
+	if err != nil {
+		return "", err
+	}
+	var found *container.Summary
+	for i, c := range list {
+		if d.e.ours(c.Labels) && c.State != "dead" && c.State != "removing" && (found == nil || c.Created > found.Created) {
+			found = &list[i]
+		}
+	}
+	if found == nil {
+		return "", fmt.Errorf("no container of %s with spec %s exists", service, hash)
+	}
+	return found.ID, nil
+}
+
+// inspect looks at one container. A partial answer is an error, so that callers
+// may use every part.
+func (d doing) inspect(ctx context.Context, id string) (container.InspectResponse, error) {
+	c, err := d.ContainerInspect(ctx, id)
+	if err != nil {
+		return c, err
+	}
+	if c.ContainerJSONBase == nil || c.State == nil || c.HostConfig == nil || c.Config == nil {
+		return c, fmt.Errorf("the engine's description of container %.12s is incomplete", id)
+	}
+	return c, nil
+}
+
+// stop stops a container in the time its stop_grace_period gives it.
+func (d doing) stop(ctx context.Context, s reconcile.Stop) error {
+	what := "stop " + s.Service
+	c, err := d.inspect(ctx, s.Container)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return d.fail(what, err)
+	}
+	looping := c.State.Restarting
+	if looping { // the engine might start it again between our calls
+		_, err := d.ContainerUpdate(ctx, s.Container, container.UpdateConfig{RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyDisabled}})
+		if err != nil && !errdefs.IsNotFound(err) {
+			return d.fail(what, err)
+		}
+	}
+	if err := d.ContainerStop(ctx, s.Container, container.StopOptions{}); err != nil && !errdefs.IsNotFound(err) {
+		return d.fail(what, err)
+	}
+	if looping { // it may be started again one day
+		_, err := d.ContainerUpdate(ctx, s.Container, container.UpdateConfig{RestartPolicy: c.HostConfig.RestartPolicy})
+		if err != nil && !errdefs.IsNotFound(err) {
+			return d.fail(what, err)
+		}
+	}
+	return nil
+}
+
+// remove deletes a stopped container with its anonymous volumes.
+func (d doing) remove(ctx context.Context, s reconcile.Remove) error {
+	err := d.ContainerRemove(ctx, s.Container, container.RemoveOptions{RemoveVolumes: true})
+	if errdefs.IsConflict(err) && strings.Contains(err.Error(), "already in progress") {
+		err = d.removed(ctx, s.Container)
+	} else if err != nil && !errdefs.IsNotFound(err) {
+		err = d.removeDead(ctx, s.Container, err)
+	}
+	if err != nil && !errdefs.IsNotFound(err) {
+		return d.fail("remove "+s.Service, err)
+	}
+	return nil
+}
+
+// removed waits for a removal that is under way.
+func (d doing) removed(ctx context.Context, id string) error {
+	limited, cancel := context.WithTimeoutCause(ctx, removalTimeout, errors.New("the engine's own removal does not end"))
+	defer cancel()
+	for {
+		c, err := d.inspect(limited, id)
+		switch {
+		case errdefs.IsNotFound(err):
+			return nil
+		case err != nil:
+			return err
+		case c.State.Dead:
+			return d.ContainerRemove(ctx, id, container.RemoveOptions{RemoveVolumes: true, Force: true})
+		}
+		if !sleep(limited, removalPoll) {
+			return context.Cause(limited)
+		}
+	}
+}
+
+// removeDead tries once more, with force, if an earlier removal failed half way.
+func (d doing) removeDead(ctx context.Context, id string, was error) error {
+	c, err := d.inspect(ctx, id)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	if err != nil || !c.State.Dead {
+		return was
+	}
+	return d.ContainerRemove(ctx, id, container.RemoveOptions{RemoveVolumes: true, Force: true})
+}
+
+// rename writes a new release into a container's name. A container that is gone
+// needs none; the next look shows it missing.
+func (d doing) rename(ctx context.Context, s reconcile.Rename) error {
+	what := "rename " + s.Service
+	err := d.ContainerRename(ctx, s.Container, s.Name)
+	if err == nil || errdefs.IsNotFound(err) {
+		return nil
+	}
+	holder, inspectErr := d.inspect(ctx, s.Name)
+	switch {
+	case inspectErr != nil:
+		return d.fail(what, err)
+	case holder.ID == s.Container:
+		return nil // done before
+	}
+	if err := d.freeName(ctx, holder, s.App, s.Service); err != nil {
+		return d.fail(what, err)
+	}
+	if err := d.ContainerRename(ctx, s.Container, s.Name); err != nil && !errdefs.IsNotFound(err) {
+		return d.fail(what, err)
+	}
+	return nil
+}

@@ -1,0 +1,201 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/api/types/network"
+
+	"deckhand/reconcile"
+	"deckhand/state"
+)
+
+const (
+	cleanupTimeout = 30 * time.Second
+	createAttempts = 4 // one, and one more for each way the name can be taken
+)
+
+// create makes a container and connects it to its networks. A container that an
+// interrupted attempt left behind is finished or replaced.
+func (d doing) create(ctx context.Context, s reconcile.Create) error {
+	what := "create " + s.Service.Name
+	if err := makeLockDir(d.e.cfg.RunDir, s.App.ID, s.Service.Name); err != nil {
+		return state.Classify(state.ClassEngine, fmt.Errorf("%s: %w", what, err))
+	}
+	im, err := d.image(ctx, s.Service.Image)
+	if errdefs.IsNotFound(err) {
+		return state.Classify(state.ClassNotFound, fmt.Errorf("%s: image %s is not on the device", what, s.Service.Image))
+	}
+	if err != nil {
+		return d.fail(what, err)
+	}
+	in := surroundings{image: im.ID, identity: d.e.cfg.Identity(), project: d.e.cfg.Project, runDir: d.e.cfg.RunDir, api: d.ClientVersion()}
+	for _, r := range references(im.RepoTags, im.RepoDigests) {
+		if r == s.Service.Image {
+			in.image = r // people see it in the engine's lists
+		}
+	}
+	if im.Config != nil {
+		in.program = program{entrypoint: im.Config.Entrypoint, command: im.Config.Cmd}
+	}
+	nets, err := d.appNetworks(ctx, s)
+	if err != nil {
+		return d.fail(what, err)
+	}
+	for range createAttempts {
+		var done bool
+		if done, err = d.tryCreate(ctx, s, in, nets, im.ID); done || err != nil {
+			break
+		}
+	}
+	if err != nil {
+		return d.fail(what, err)
+	}
+	return nil
+}
+
+// appNetworks gives the engine IDs of the networks a service joins, by short
+// name. A missing one is an error here: the engine would accept its name for a
+// container that does not run, and then fail to start it.
+func (d doing) appNetworks(ctx context.Context, s reconcile.Create) (map[string]string, error) {
+	ids := map[string]string{}
+	want := s.Service.Spec.Networks
+	if len(want) == 0 {
+		return ids, nil
+	}
+	prefix := state.NetworkName(s.App.UUID, "")
+	list, err := d.NetworkList(ctx, network.ListOptions{Filters: filters.NewArgs(filters.Arg("name", prefix))})
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range list {
+		if short, ok := strings.CutPrefix(n.Name, prefix); ok {
+			ids[short] = n.ID
+		}
+	}
+	for _, n := range slices.Sorted(maps.Keys(want)) {
+		if ids[n] == "" {
+			return nil, fmt.Errorf("network %s does not exist", n)
+		}
+	}
+	return ids, nil
+}
+
+// tryCreate is one attempt. When it was the name that failed, the name is freed
+// and the caller tries again: done is false and the error nil.
+func (d doing) tryCreate(ctx context.Context, s reconcile.Create, in surroundings, nets map[string]string, imageID string) (done bool, err error) {
+	o := createOptions(s, in)
+	made, err := d.ContainerCreate(ctx, o.config, o.host, o.nets, nil, o.name)
+	if errdefs.IsConflict(err) {
+		return d.nameTaken(ctx, s, o, imageID, err)
+	}
+	if err != nil {
+		return false, err
+	}
+	for _, warning := range made.Warnings {
+		d.e.cfg.Log.Warn().Str("service", s.Service.Name).Msg("engine: " + warning)
+	}
+	for _, n := range o.others {
+		err := d.NetworkConnect(ctx, nets[n], made.ID, endpoint(s.Service.Spec.Networks[n]))
+		if err != nil {
+			return false, errors.Join(fmt.Errorf("connect to network %s: %w", n, err), d.discard(ctx, made.ID))
+		}
+	}
+	return true, nil
+}
+
+// discard removes a container that was never started, also when ctx has ended.
+func (d doing) discard(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
+	defer cancel()
+	err := d.ContainerRemove(ctx, id, container.RemoveOptions{RemoveVolumes: true, Force: true})
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// nameTaken looks at who has the name: our own unfinished or finished attempt,
+// an older container of the service, or a stranger.
+func (d doing) nameTaken(ctx context.Context, s reconcile.Create, o options, imageID string, conflict error) (done bool, err error) {
+	holder, err := d.inspect(ctx, o.name)
+	if errdefs.IsNotFound(err) {
+		return false, nil // gone meanwhile
+	}
+	if err != nil {
+		return false, err
+	}
+	if strings.TrimPrefix(holder.Name, "/") != o.name {
+		return false, conflict
+	}
+	mine := holder.Config.Labels[state.LabelSpec] == s.Service.Hash && holder.State.Status == "created" && holder.Image == imageID
+	if d.sameService(holder, s.App, s.Service.Name) && mine {
+		if d.attached(holder, s, o) {
+			return true, nil
+		}
+		return false, d.discard(ctx, holder.ID)
+	}
+	return false, d.freeName(ctx, holder, s.App, s.Service.Name)
+}
+
+// attached reports whether a container has every network it should have.
+func (d doing) attached(c container.InspectResponse, s reconcile.Create, o options) bool {
+	for _, n := range o.others {
+		if c.NetworkSettings == nil || c.NetworkSettings.Networks[state.NetworkName(s.App.UUID, n)] == nil {
+			return false
+		}
+	}
+	return true
+}
+
+func (d doing) sameService(c container.InspectResponse, app reconcile.App, service string) bool {
+	if !d.e.ours(c.Config.Labels) || label(c.Config.Labels, state.LabelServiceName) != service {
+		return false
+	}
+	uuid := label(c.Config.Labels, state.LabelAppUUID)
+	return uuid == app.UUID || (uuid == "" && number(label(c.Config.Labels, state.LabelAppID)) == app.ID)
+}
+
+// freeName renames a container of the same service out of the way. It keeps
+// running; the planner removes it in its turn.
+func (d doing) freeName(ctx context.Context, holder container.InspectResponse, app reconcile.App, service string) error {
+	name := strings.TrimPrefix(holder.Name, "/")
+	if !d.sameService(holder, app, service) {
+		return state.Classify(state.ClassEngine, fmt.Errorf("the name %s is taken by container %.12s, which is not a %s of this app; rename or remove that container",
+			name, holder.ID, service))
+	}
+	err := d.ContainerRename(ctx, holder.ID, "old_"+name)
+	if errdefs.IsConflict(err) { // an even older one has that name
+		err = d.ContainerRename(ctx, holder.ID, fmt.Sprintf("old_%.12s_%s", holder.ID, name))
+	}
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// makeLockDir makes the folder a service puts its update lock into. Anyone may
+// write there, as in /tmp.
+func makeLockDir(runDir string, appID int64, service string) error {
+	if runDir == "" {
+		return nil
+	}
+	dir := lockDir(runDir, appID, service)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("make lock folder: %w", err)
+	}
+	if err := os.Chmod(dir, 0o777|fs.ModeSticky); err != nil {
+		return fmt.Errorf("make lock folder: %w", err)
+	}
+	return nil
+}

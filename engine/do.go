@@ -1,0 +1,62 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/docker/docker/client"
+
+	"deckhand/reconcile"
+	"deckhand/state"
+)
+
+// Progress is told how many bytes of a download are done, of how many known so
+// far. Neither number ever falls.
+type Progress = func(done, total int64)
+
+// Do carries out one step. A step that is already done is no error, and one that
+// was interrupted at any point may be done again. progress may be nil.
+func (e *Engine) Do(ctx context.Context, step reconcile.Step, progress func(done, total int64)) error {
+	c, err := e.connected(ctx)
+	if err != nil {
+		return err
+	}
+	d := doing{e: e, Client: c}
+	switch s := step.(type) {
+	case reconcile.Fetch:
+		return d.fetch(ctx, s, progress)
+	case reconcile.RemoveImage:
+		return d.removeImage(ctx, s)
+	case reconcile.CreateNetwork:
+		return d.createNetwork(ctx, s)
+	case reconcile.RemoveNetwork:
+		return d.removeNetwork(ctx, s)
+	case reconcile.CreateVolume:
+		return d.createVolume(ctx, s)
+	case reconcile.Create:
+		return d.create(ctx, s)
+	case reconcile.Start:
+		return d.start(ctx, s)
+	case reconcile.Await:
+		return d.await(ctx, s)
+	case reconcile.Stop:
+		return d.stop(ctx, s)
+	case reconcile.Remove:
+		return d.remove(ctx, s)
+	case reconcile.Rename:
+		return d.rename(ctx, s)
+	case reconcile.Commit:
+		return state.Classify(state.ClassInvalid, errors.New("commit: the store records commits, not the engine"))
+	}
+	return state.Classify(state.ClassInvalid, fmt.Errorf("engine knows no step %T", step))
+}
+
+// doing is one step on its way, with the client it began with.
+type doing struct {
+	*client.Client
+	e *Engine
+}
+
+// fail says what was tried and sorts the error.
+func (d doing) fail(what string, err error) error { return d.e.fail(what, err) }

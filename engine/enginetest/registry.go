@@ -1,0 +1,93 @@
+package enginetest
+
+import (
+	"bytes"
+	"io"
+	"log"
+	"net/http/httptest"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+)
+
+// Registry is a registry on loopback that ends with the test.
+type Registry struct {
+	Host string // host:port
+}
+
+// NewRegistry starts an empty registry.
+func NewRegistry(t testing.TB) *Registry {
+	t.Helper()
+	srv := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	t.Cleanup(srv.Close)
+	return &Registry{Host: strings.TrimPrefix(srv.URL, "http://")}
+}
+
+// Push makes an image from a tar archive and stores it. command is its CMD. It
+// returns the references by tag and by digest.
+func (r *Registry) Push(t testing.TB, repository, tag string, rootfs []byte, command ...string) (byTag, byDigest string) {
+	t.Helper()
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(rootfs)), nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	im, err := mutate.AppendLayers(empty.Image, layer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := im.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config = config.DeepCopy()
+	config.OS, config.Architecture = "linux", runtime.GOARCH
+	config.Config = v1.Config{Cmd: command, Env: []string{"PATH=/bin"}}
+	im, err = mutate.ConfigFile(im, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref, err := name.ParseReference(r.Host + "/" + repository + ":" + tag)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.Write(ref, im, remote.WithContext(t.Context())); err != nil {
+		t.Fatalf("push %s: %v", ref, err)
+	}
+	digest, err := im.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ref.String(), r.Host + "/" + repository + "@" + digest.String()
+}
+
+// Fixture pushes the images of the suite. rootfs makes a file system with a
+// shell and the given extra files.
+func (r *Registry) Fixture(t testing.TB, rootfs func(files map[string]string) ([]byte, error), idle string) Fixture {
+	t.Helper()
+	push := func(repository string) (string, string) {
+		tree, err := rootfs(map[string]string{"etc/image": repository})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Push(t, repository, "1", tree, "/bin/sh", "-c", idle)
+	}
+	var f Fixture
+	f.Image, f.Digest = push("suite/image")
+	f.Other, _ = push("suite/other")
+	f.Missing = r.Host + "/suite/image:missing"
+	return f
+}
+
+func sorted(list []string) []string {
+	slices.Sort(list)
+	return list
+}
