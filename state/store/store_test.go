@@ -130,6 +130,7 @@ func TestRemoveAndPrune(t *testing.T) {
 	must(t, s.Commits.Remove("app1"))
 	must(t, s.Halted.Remove("c0ffee"))
 	must(t, s.Reports.Clear())
+	must(t, s.Halted.Remove("c0ffee"))
 	must(t, s.Targets.Clear())
 	got := content(t, s)
 	delete(got, "specs")
