@@ -235,7 +235,7 @@ func TestFlippedBytesNeverStopTheStart(t *testing.T) {
 	must(t, err)
 	dir := t.TempDir()
 	r := rand.New(rand.NewPCG(1, 8))
-	for round := range 150 {
+	for round := range 60 {
 		bad := bytes.Clone(good)
 		for range 1 + r.IntN(6) {
 			at := r.IntN(len(bad))
