@@ -1,0 +1,305 @@
+// Package builder turns a pushed project into a release: it builds all services of a
+// composition at once on a Docker-compatible engine, pushes the images to the registry and
+// keeps the rows of release and images up to date.
+//
+// The flow of one push: ServeHTTP (who, which fleet, how large) → spool (the archive on
+// disk, fenced in) → job.prepare (composition, Dockerfiles) → job.record (rows) →
+// job.execute (cache, builds, pushes) → job.conclude (rows final, then the last word).
+// What happens on the way is a stream of events, which a sink words for its reader.
+package builder
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"mime"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"deckhand/cloud/auth"
+	"deckhand/cloud/model"
+)
+
+// Auth is what the builder needs of package auth.
+type Auth interface {
+	Authenticate(r *http.Request) (auth.Actor, error)
+	SignRegistryToken(subject string, access []auth.Access) (string, error)
+}
+
+// Config says what a builder works with.
+type Config struct {
+	DB         *model.DB
+	Auth       Auth
+	EngineHost string // like unix:///var/run/docker.sock; the engine must reach the registry at the host of image locations
+	Dir        string // for pushed projects while they are built; made when missing
+	Parallel   int    // services built at the same time in one build; 4 when 0
+	Builds     int    // builds at the same time; 2 when 0
+	WallTime   time.Duration
+	Limits     Limits // DefaultLimits when zero
+	Log        zerolog.Logger
+}
+
+const (
+	longestQueue    = 20
+	defaultWallTime = 6 * time.Hour
+)
+
+// Builder answers POST /v3/build.
+type Builder struct {
+	db       *model.DB
+	auth     Auth
+	engine   *engine
+	dir      string
+	parallel int
+	wallTime time.Duration
+	limits   Limits
+	log      zerolog.Logger
+
+	slots   chan struct{}
+	waiting atomic.Int64
+	ctx     context.Context // ends with Close; detached builds live in it
+	stop    context.CancelCauseFunc
+	active  sync.WaitGroup
+}
+
+// New makes a builder. It does not talk to the engine yet: one that is away is reported
+// to those who push.
+func New(cfg Config) (*Builder, error) {
+	eng, err := newEngine(cfg.EngineHost)
+	if err != nil {
+		return nil, fmt.Errorf("start builder: %w", err)
+	}
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("start builder: %w", err)
+	}
+	if cfg.Parallel <= 0 {
+		cfg.Parallel = 4
+	}
+	if cfg.Builds <= 0 {
+		cfg.Builds = 2
+	}
+	if cfg.WallTime <= 0 {
+		cfg.WallTime = defaultWallTime
+	}
+	if cfg.Limits == (Limits{}) {
+		cfg.Limits = DefaultLimits()
+	}
+	b := &Builder{
+		db: cfg.DB, auth: cfg.Auth, engine: eng, dir: cfg.Dir,
+		parallel: cfg.Parallel, wallTime: cfg.WallTime, limits: cfg.Limits, log: cfg.Log,
+		slots: make(chan struct{}, cfg.Builds),
+	}
+	b.ctx, b.stop = context.WithCancelCause(context.Background())
+	return b, nil
+}
+
+// Close stops all builds, marks their releases and waits for that.
+func (b *Builder) Close() error {
+	b.stop(errStopping)
+	b.active.Wait()
+	return b.engine.api.Close()
+}
+
+// takeSlot waits until a build may begin; queued hears the place in the queue. It is false
+// when the build was cancelled meanwhile.
+func (b *Builder) takeSlot(ctx context.Context, queued func(position int)) bool {
+	select {
+	case b.slots <- struct{}{}:
+		return true
+	default:
+	}
+	queued(int(b.waiting.Add(1)))
+	defer b.waiting.Add(-1)
+	select {
+	case b.slots <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (b *Builder) freeSlot() { <-b.slots }
+
+func (b *Builder) registryToken(subject string, repositories []string, actions ...string) (string, error) {
+	var access []auth.Access
+	for _, name := range repositories {
+		access = append(access, auth.Access{Type: "repository", Name: name, Actions: actions})
+	}
+	return b.auth.SignRegistryToken(subject, access)
+}
+
+// ServeHTTP takes one push. Who pushes and where is settled before the body is read.
+func (b *Builder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", http.MethodPost)
+		refuseRequest(w, http.StatusMethodNotAllowed)
+		return
+	}
+	fleet, user, status := b.admit(r)
+	if status != http.StatusOK {
+		refuseRequest(w, status)
+		return
+	}
+	b.active.Add(1)
+	detached := false
+	defer func() {
+		if !detached {
+			b.active.Done()
+		}
+	}()
+	dir, err := os.MkdirTemp(b.dir, "push-")
+	if err != nil {
+		b.log.Error().Err(err).Msg("make spool folder")
+		refuseRequest(w, http.StatusInternalServerError)
+		return
+	}
+	q := r.URL.Query()
+	j := &job{
+		b: b, fleet: fleet, user: user, begun: time.Now(),
+		log: b.log.With().Str("fleet", fleet.Slug).Logger(),
+		opts: options{
+			dockerfile: q.Get("dockerfilePath"), nocache: q.Get("nocache") == "true",
+			draft: q.Get("isdraft") == "true", headless: q.Get("headless") == "true",
+		},
+	}
+	cleanUp := func() {
+		if j.src != nil {
+			_ = j.src.Close()
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			j.log.Warn().Err(err).Msg("remove spool folder")
+		}
+	}
+	defer func() {
+		if !detached {
+			cleanUp()
+		}
+	}()
+	var spoolErr error
+	j.src, spoolErr = spool(r.Body, dir, b.limits)
+	if errors.Is(spoolErr, errTooLarge) {
+		refuseRequest(w, http.StatusRequestEntityTooLarge)
+		return
+	}
+	if j.opts.headless {
+		detached = b.detach(w, r, j, spoolErr, cleanUp)
+		return
+	}
+	b.attach(w, r, j, spoolErr)
+}
+
+// refuseRequest answers with a status alone: clients show no more than its reason.
+func refuseRequest(w http.ResponseWriter, status int) {
+	http.Error(w, http.StatusText(status), status)
+}
+
+// admit decides by the head of a request.
+func (b *Builder) admit(r *http.Request) (model.Fleet, caller, int) {
+	actor, err := b.auth.Authenticate(r)
+	switch {
+	case errors.Is(err, auth.ErrUnauthenticated):
+		return model.Fleet{}, caller{}, http.StatusUnauthorized
+	case err != nil:
+		b.log.Error().Err(err).Msg("authenticate")
+		return model.Fleet{}, caller{}, http.StatusInternalServerError
+	case actor.Kind != auth.User:
+		return model.Fleet{}, caller{}, http.StatusForbidden
+	}
+	user := caller{id: actor.ID, name: actor.Name, subject: actor.Name}
+	slug := r.URL.Query().Get("slug")
+	encoding := strings.ToLower(r.Header.Get("Content-Encoding"))
+	switch {
+	case slug == "":
+		return model.Fleet{}, user, http.StatusBadRequest
+	case encoding != "" && encoding != "gzip" && encoding != "identity":
+		return model.Fleet{}, user, http.StatusUnsupportedMediaType
+	case r.ContentLength > b.limits.Compressed:
+		return model.Fleet{}, user, http.StatusRequestEntityTooLarge
+	case b.ctx.Err() != nil || b.waiting.Load() >= longestQueue:
+		return model.Fleet{}, user, http.StatusServiceUnavailable
+	}
+	fleet, err := b.db.FleetBySlug(r.Context(), slug)
+	if err == nil {
+		var may bool
+		if may, err = b.db.UserMayUseFleet(r.Context(), actor.ID, fleet.ID); err == nil && !may {
+			err = model.ErrNotFound
+		}
+	}
+	switch {
+	case errors.Is(err, model.ErrNotFound):
+		return model.Fleet{}, user, http.StatusNotFound
+	case err != nil:
+		b.log.Error().Err(err).Msg("look up fleet")
+		return model.Fleet{}, user, http.StatusInternalServerError
+	}
+	return fleet, user, http.StatusOK
+}
+
+// attach runs a build while its client listens; the build ends when the client leaves.
+func (b *Builder) attach(w http.ResponseWriter, r *http.Request, j *job, spoolErr error) {
+	ctx, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
+	defer context.AfterFunc(b.ctx, func() { cancel(errStopping) })()
+
+	j.out = newStream(sinkFor(w, r))
+	w.WriteHeader(http.StatusOK)
+	silence := make(chan struct{})
+	var beats sync.WaitGroup
+	beats.Go(func() { j.out.keepAlive(silence) })
+	whole := j.run(ctx, spoolErr)
+	close(silence)
+	beats.Wait()
+	if !whole {
+		// Cut the connection: a client that sees a proper end believes in success.
+		panic(http.ErrAbortHandler)
+	}
+	j.out.close()
+}
+
+// sinkFor chooses the wording: our own tools ask for events, all others get the array.
+func sinkFor(w http.ResponseWriter, r *http.Request) sink {
+	for _, accept := range strings.Split(r.Header.Get("Accept"), ",") {
+		if kind, _, err := mime.ParseMediaType(accept); err == nil && kind == "application/x-ndjson" {
+			w.Header().Set("Content-Type", "application/x-ndjson")
+			return &lines{newFlusher(w)}
+		}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	return &array{out: newFlusher(w), words: newHosted()}
+}
+
+// detach answers as soon as there is a release and goes on building without the client.
+// It says whether something goes on.
+func (b *Builder) detach(w http.ResponseWriter, r *http.Request, j *job, spoolErr error, cleanUp func()) bool {
+	j.out = newStream(nil)
+	err := j.begin(r.Context(), spoolErr)
+	w.Header().Set("Content-Type", "application/json")
+	if err != nil {
+		j.log.Info().Err(err).Msg("push refused")
+		answer(w, struct {
+			Started bool   `json:"started"`
+			Error   string `json:"error"`
+			Message string `json:"message"`
+		}{false, "The build could not be started", err.Error()})
+		return false
+	}
+	go func() {
+		defer b.active.Done()
+		defer cleanUp()
+		j.safely(func() { j.execute(b.ctx) })
+	}()
+	answer(w, struct {
+		Started   bool  `json:"started"`
+		ReleaseID int64 `json:"releaseId"`
+	}{true, j.release.ID})
+	return true
+}
+
+func answer(w http.ResponseWriter, v any) { _ = json.NewEncoder(w).Encode(v) }

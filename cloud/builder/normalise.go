@@ -1,0 +1,451 @@
+package builder
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/compose-spec/compose-go/v2/types"
+)
+
+// normaliser brings one loaded compose project into the form that releases store.
+type normaliser struct {
+	src *source
+	out *project
+}
+
+func (n *normaliser) warn(format string, args ...any) {
+	n.out.warnings = append(n.out.warnings, fmt.Sprintf(format, args...))
+}
+
+// topLevel checks and trims everything but the services.
+func (n *normaliser) topLevel(doc map[string]any, p *types.Project) error {
+	for _, key := range sortedKeys(doc) {
+		switch {
+		case key == "services" || key == "networks" || key == "volumes":
+		case key == "name":
+			delete(doc, key)
+		case strings.HasPrefix(key, "x-"):
+			delete(doc, key)
+		default:
+			return fmt.Errorf("%s is not allowed at the top of the compose file", key)
+		}
+	}
+	for _, name := range sortedKeys(p.Networks) {
+		if err := networkAllowed(p.Networks[name]); err != nil {
+			return fmt.Errorf("network %s: %w", name, err)
+		}
+	}
+	for _, name := range sortedKeys(p.Volumes) {
+		v := p.Volumes[name]
+		if v.External {
+			return fmt.Errorf("volume %s: volume.external is not allowed", name)
+		}
+		if v.Driver != "" && v.Driver != "local" && v.Driver != "default" {
+			return fmt.Errorf("volume %s: only the driver local is allowed, not %s", name, v.Driver)
+		}
+	}
+	for _, kind := range []string{"networks", "volumes"} {
+		if child(doc, kind) == nil {
+			doc[kind] = map[string]any{}
+		}
+		n.unname(child(doc, kind))
+	}
+	return nil
+}
+
+// unname takes the project's name off network and volume names.
+func (n *normaliser) unname(things map[string]any) {
+	for name, thing := range things {
+		fields, ok := thing.(map[string]any)
+		if !ok {
+			things[name] = map[string]any{}
+			continue
+		}
+		if fields["name"] == projectName+"_"+name {
+			delete(fields, "name")
+		}
+		if ipam, ok := fields["ipam"].(map[string]any); ok && len(ipam) == 0 {
+			delete(fields, "ipam")
+		}
+		maps.DeleteFunc(fields, func(key string, _ any) bool { return strings.HasPrefix(key, "x-") })
+	}
+}
+
+func networkAllowed(net types.NetworkConfig) error {
+	switch {
+	case net.Attachable:
+		return fmt.Errorf("network.attachable is not allowed")
+	case bool(net.External):
+		return fmt.Errorf("network.external is not allowed")
+	case net.Driver != "" && net.Driver != "bridge" && net.Driver != "default":
+		return fmt.Errorf("only the driver bridge is allowed, not %s", net.Driver)
+	case net.EnableIPv4 != nil:
+		return fmt.Errorf("network.enable_ipv4 is not allowed")
+	case net.EnableIPv6 != nil && *net.EnableIPv6:
+		return fmt.Errorf("network.enable_ipv6 is not allowed")
+	}
+	for _, pool := range net.Ipam.Config {
+		if pool != nil && len(pool.AuxiliaryAddresses) > 0 {
+			return fmt.Errorf("network.ipam.config.aux_addresses is not allowed")
+		}
+	}
+	return nil
+}
+
+// allowedFields are the service attributes that a release may carry. What is missing
+// here is refused by its name, so nothing new passes by accident.
+func allowedFields() []string {
+	return []string{
+		"annotations", "attach", "build", "cap_add", "cap_drop", "cgroup", "cgroup_parent", "command",
+		"container_name", "cpu_quota", "cpu_rt_period", "cpu_rt_runtime", "cpu_shares", "cpus", "cpuset",
+		"depends_on", "device_cgroup_rules", "devices", "dns", "dns_opt", "dns_search", "domainname",
+		"entrypoint", "environment", "env_file", "expose", "extra_hosts", "group_add", "healthcheck",
+		"hostname", "image", "init", "ipc", "label_file", "labels", "mac_address", "mem_limit",
+		"mem_reservation", "network_mode", "networks", "oom_score_adj", "pid", "pids_limit", "ports",
+		"post_start", "pre_stop", "privileged", "profiles", "read_only", "restart", "security_opt",
+		"shm_size", "stop_grace_period", "stop_signal", "sysctls", "tmpfs", "tty", "ulimits", "user",
+		"userns_mode", "uts", "volumes", "volumes_from", "working_dir",
+	}
+}
+
+func allowedBuildFields() []string {
+	return []string{"args", "cache_from", "context", "dockerfile", "extra_hosts", "labels", "shm_size", "target"}
+}
+
+func (n *normaliser) service(name string, s *types.ServiceConfig, fields map[string]any) error {
+	for _, key := range []string{"command", "entrypoint"} {
+		if fields[key] == nil {
+			delete(fields, key)
+		}
+	}
+	maps.DeleteFunc(fields, func(key string, _ any) bool { return strings.HasPrefix(key, "x-") })
+	allowed := allowedFields()
+	for _, key := range sortedKeys(fields) {
+		if !slices.Contains(allowed, key) {
+			return notAllowed(name, key)
+		}
+	}
+	if err := n.values(name, s); err != nil {
+		return err
+	}
+	n.reshape(name, s, fields)
+	if err := n.volumes(name, s, fields); err != nil {
+		return err
+	}
+	out := service{name: name, image: s.Image, labels: s.Labels, environment: plainEnvironment(s.Environment)}
+	if s.Build != nil {
+		if err := n.build(name, s, fields, &out); err != nil {
+			return err
+		}
+	}
+	n.out.services = append(n.out.services, out)
+	return nil
+}
+
+var profileName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]+$`)
+
+// values refuses settings whose key is fine and whose value is not.
+func (n *normaliser) values(name string, s *types.ServiceConfig) error {
+	switch {
+	case len(name) > 63:
+		return fmt.Errorf("service %s: the name is longer than 63 characters", name)
+	case strings.HasPrefix(s.NetworkMode, "container:"):
+		return notAllowed(name, "network_mode: container")
+	case strings.HasPrefix(s.Pid, "container:"):
+		return notAllowed(name, "pid: container")
+	case strings.HasPrefix(s.Ipc, "service:"):
+		return notAllowed(name, "ipc: service")
+	case s.PidsLimit < 0:
+		return notAllowed(name, "pids_limit below zero")
+	}
+	for _, from := range s.VolumesFrom {
+		if strings.HasPrefix(from, "container:") {
+			return notAllowed(name, "volumes_from: container")
+		}
+	}
+	for _, opt := range s.SecurityOpt {
+		if !securityAllowed(opt) {
+			return notAllowed(name, "security_opt "+opt)
+		}
+	}
+	for _, net := range sortedKeys(s.Networks) {
+		if s.Networks[net] != nil && len(s.Networks[net].LinkLocalIPs) > 0 {
+			return notAllowed(name, "networks.link_local_ips")
+		}
+	}
+	for _, d := range s.Devices {
+		if d.Target == "" || !strings.HasPrefix(d.Source, "/") {
+			return notAllowed(name, "devices with "+d.Source)
+		}
+	}
+	for _, p := range s.Profiles {
+		if !profileName.MatchString(p) {
+			return fmt.Errorf("service %s: %q is no profile name", name, p)
+		}
+	}
+	return n.dependencies(name, s)
+}
+
+func securityAllowed(opt string) bool {
+	opt = strings.Replace(opt, ":", "=", 1)
+	return opt == "no-new-privileges" || strings.HasPrefix(opt, "no-new-privileges=") ||
+		opt == "apparmor=unconfined" || opt == "seccomp=unconfined"
+}
+
+// dependencies accepts the conditions that devices wait for.
+func (n *normaliser) dependencies(name string, s *types.ServiceConfig) error {
+	for _, on := range sortedKeys(s.DependsOn) {
+		d := s.DependsOn[on]
+		switch d.Condition {
+		case types.ServiceConditionStarted, types.ServiceConditionHealthy, types.ServiceConditionCompletedSuccessfully:
+		default:
+			return fmt.Errorf("service %s: depends_on.%s: the condition %q is not known", name, on, d.Condition)
+		}
+		if !d.Required {
+			return notAllowed(name, "depends_on.required: false")
+		}
+	}
+	return nil
+}
+
+// reshape brings long forms back to the short ones that devices of all ages read.
+func (n *normaliser) reshape(name string, s *types.ServiceConfig, fields map[string]any) {
+	for _, key := range []string{"container_name", "expose"} {
+		if fields[key] != nil {
+			n.warn("service %s: service.%s is ignored", name, key)
+			delete(fields, key)
+		}
+	}
+	delete(fields, "env_file")
+	delete(fields, "label_file")
+	if len(s.Environment) > 0 {
+		fields["environment"] = plainEnvironment(s.Environment)
+	}
+	if len(s.DependsOn) > 0 {
+		fields["depends_on"] = shortDependencies(s.DependsOn)
+	}
+	if len(s.Ports) > 0 {
+		fields["ports"] = n.ports(name, s.Ports)
+	}
+	if len(s.Devices) > 0 {
+		var devices []string
+		for _, d := range s.Devices {
+			devices = append(devices, strings.TrimSuffix(d.Source+":"+d.Target+":"+d.Permissions, ":"))
+		}
+		fields["devices"] = devices
+	}
+	if len(s.ExtraHosts) > 0 {
+		fields["extra_hosts"] = hosts(s.ExtraHosts)
+	}
+	if len(s.SecurityOpt) > 0 {
+		var opts []string
+		for _, o := range s.SecurityOpt {
+			opts = append(opts, strings.Replace(o, ":", "=", 1))
+		}
+		fields["security_opt"] = opts
+	}
+	n.questionable(name, s)
+}
+
+// questionable warns of settings that are kept and may still not do what was meant.
+func (n *normaliser) questionable(name string, s *types.ServiceConfig) {
+	for _, label := range sortedKeys(s.Labels) {
+		if strings.HasPrefix(label, "io.balena.private") {
+			n.warn("service %s: the label %s is reserved for the supervisor", name, label)
+		}
+	}
+	if s.OomScoreAdj <= -900 {
+		n.warn("service %s: with oom_score_adj %d the kernel may stop the supervisor first", name, s.OomScoreAdj)
+	}
+}
+
+func plainEnvironment(env types.MappingWithEquals) map[string]string {
+	plain := map[string]string{}
+	for key, value := range env {
+		plain[key] = ""
+		if value != nil {
+			plain[key] = *value
+		}
+	}
+	return plain
+}
+
+// shortDependencies is the list form, or the map form when a condition says more than
+// "started" does.
+func shortDependencies(deps types.DependsOnConfig) any {
+	names := sortedKeys(deps)
+	long := map[string]any{}
+	plain := true
+	for _, name := range names {
+		fields := map[string]any{"condition": deps[name].Condition}
+		if deps[name].Restart {
+			fields["restart"], plain = true, false
+		}
+		if deps[name].Condition != types.ServiceConditionStarted {
+			plain = false
+		}
+		long[name] = fields
+	}
+	if plain {
+		return names
+	}
+	return long
+}
+
+func (n *normaliser) ports(name string, ports []types.ServicePortConfig) []string {
+	var short []string
+	for _, p := range ports {
+		if p.Name != "" || p.AppProtocol != "" || p.Mode != "" && p.Mode != "ingress" {
+			n.warn("service %s: name, app_protocol and mode of port %d are ignored", name, p.Target)
+		}
+		text := fmt.Sprint(p.Target)
+		if p.Published != "" {
+			text = p.Published + ":" + text
+		}
+		if p.HostIP != "" {
+			if p.Published == "" {
+				text = ":" + text
+			}
+			text = p.HostIP + ":" + text
+		}
+		if p.Protocol != "" && p.Protocol != "tcp" {
+			text += "/" + p.Protocol
+		}
+		short = append(short, text)
+	}
+	return short
+}
+
+func hosts(list types.HostsList) []string {
+	var short []string
+	for _, name := range sortedKeys(list) {
+		for _, ip := range list[name] {
+			short = append(short, name+":"+ip)
+		}
+	}
+	return short
+}
+
+// volumes keeps named ones, moves tmpfs to its own field and turns the binds that devices
+// offer into the labels that ask for them. All other host paths are refused.
+func (n *normaliser) volumes(name string, s *types.ServiceConfig, fields map[string]any) error {
+	var kept, tmpfs, binds []string
+	for _, v := range s.Volumes {
+		if v.Target == "" || v.Source == "" && v.Type != types.VolumeTypeTmpfs {
+			return notAllowed(name, "volumes without source and target")
+		}
+		switch v.Type {
+		case types.VolumeTypeVolume:
+			if v.Volume != nil && (v.Volume.NoCopy || v.Volume.Subpath != "" || len(v.Volume.Labels) > 0) {
+				return notAllowed(name, "volumes.volume options")
+			}
+			text := v.Source + ":" + v.Target
+			if v.ReadOnly {
+				text += ":ro"
+			}
+			kept = append(kept, text)
+		case types.VolumeTypeTmpfs:
+			if v.Tmpfs != nil && (v.Tmpfs.Size != 0 || v.Tmpfs.Mode != 0) {
+				return notAllowed(name, "volumes.tmpfs options")
+			}
+			tmpfs = append(tmpfs, v.Target)
+		case types.VolumeTypeBind:
+			binds = append(binds, v.Source)
+		default:
+			return notAllowed(name, "volumes of type "+v.Type)
+		}
+	}
+	features, err := bindFeatures(name, binds)
+	if err != nil {
+		return err
+	}
+	if len(features) > 0 && s.Labels == nil {
+		s.Labels = types.Labels{}
+	}
+	for _, f := range features {
+		s.Labels["io.balena.features."+f] = "1"
+	}
+	if len(s.Labels) > 0 {
+		fields["labels"] = s.Labels
+	}
+	setOrDelete(fields, "volumes", kept)
+	setOrDelete(fields, "tmpfs", append(slices.Clone([]string(s.Tmpfs)), tmpfs...))
+	return nil
+}
+
+func setOrDelete(fields map[string]any, key string, list []string) {
+	if len(list) == 0 {
+		delete(fields, key)
+		return
+	}
+	fields[key] = list
+}
+
+// bindFeatures finds the labels that give a service the host paths it asks for.
+func bindFeatures(name string, binds []string) ([]string, error) {
+	groups := []struct {
+		feature string
+		paths   []string
+	}{
+		{"balena-socket", []string{"/var/run/docker.sock"}},
+		{"balena-socket", []string{"/var/run/balena-engine.sock"}},
+		{"dbus", []string{"/run/dbus"}},
+		{"sysfs", []string{"/sys"}},
+		{"procfs", []string{"/proc"}},
+		{"kernel-modules", []string{"/lib/modules"}},
+		{"firmware", []string{"/lib/firmware"}},
+		{"journal-logs", []string{"/var/log/journal", "/run/log/journal", "/etc/machine-id"}},
+	}
+	var features []string
+	for _, bind := range binds {
+		found := false
+		for _, g := range groups {
+			if !slices.Contains(g.paths, bind) {
+				continue
+			}
+			for _, p := range g.paths {
+				if !slices.Contains(binds, p) {
+					return nil, fmt.Errorf("service %s: %s is only available together with %s", name, bind, strings.Join(g.paths, ", "))
+				}
+			}
+			found = true
+			if !slices.Contains(features, g.feature) {
+				features = append(features, g.feature)
+			}
+		}
+		if !found {
+			return nil, fmt.Errorf("service %s: the host path %s is not allowed as a volume; use a named volume", name, bind)
+		}
+	}
+	return features, nil
+}
+
+func (n *normaliser) build(name string, s *types.ServiceConfig, fields map[string]any, out *service) error {
+	b := child(fields, "build")
+	maps.DeleteFunc(b, func(key string, _ any) bool { return strings.HasPrefix(key, "x-") })
+	allowed := allowedBuildFields()
+	for _, key := range sortedKeys(b) {
+		if !slices.Contains(allowed, key) {
+			return notAllowed(name, "build."+key)
+		}
+	}
+	if strings.HasSuffix(s.Build.Context, ".git") || remote.MatchString(s.Build.Context) {
+		return fmt.Errorf("service %s: the build context %s is remote; only folders of the project can be built", name, s.Build.Context)
+	}
+	rel, err := n.src.relative(s.Build.Context)
+	if err != nil {
+		return fmt.Errorf("service %s: the build context %w", name, err)
+	}
+	if !staysInside(".", s.Build.Dockerfile) {
+		return fmt.Errorf("service %s: the Dockerfile %s is not inside the build context", name, s.Build.Dockerfile)
+	}
+	b["context"] = rel
+	if len(s.Build.ExtraHosts) > 0 {
+		b["extra_hosts"] = hosts(s.Build.ExtraHosts)
+	}
+	out.build, out.context, out.dockerfile = s.Build, rel, s.Build.Dockerfile
+	return nil
+}

@@ -1,0 +1,323 @@
+package builder
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/compose-spec/compose-go/v2/dotenv"
+	"github.com/compose-spec/compose-go/v2/loader"
+	"github.com/compose-spec/compose-go/v2/types"
+)
+
+const (
+	composeFileLimit = 1 << 20
+	loadDeadline     = 10 * time.Second
+	serviceLimit     = 100
+)
+
+// project is what a push asks for: the composition as the release stores it, and how
+// each service comes to its image.
+type project struct {
+	composition map[string]any
+	services    []service // by name
+	warnings    []string
+}
+
+// service is one service's way to its image.
+type service struct {
+	name        string
+	image       string // run as it is, when build is nil
+	build       *types.BuildConfig
+	context     string // clean path in the source, "." for all of it
+	dockerfile  string // as asked for, relative to context; "" when nobody asked
+	labels      map[string]string
+	environment map[string]string
+}
+
+// loadProject finds out what kind of project was pushed and reads it.
+func loadProject(ctx context.Context, src *source, dockerfile string) (*project, error) {
+	for _, name := range []string{"docker-compose.yml", "docker-compose.yaml"} {
+		if !src.has(name) {
+			continue
+		}
+		p, err := loadCompose(ctx, src, name)
+		if err != nil {
+			return nil, err
+		}
+		if dockerfile != "" {
+			p.warnings = append(p.warnings, "the Dockerfile option is ignored: the project has a "+name)
+		}
+		return p, nil
+	}
+	return singleService(dockerfile)
+}
+
+// singleService is the composition of a project that has a Dockerfile only. Its one
+// service gets the rights that such projects have always had.
+func singleService(dockerfile string) (*project, error) {
+	build := map[string]any{"context": "."}
+	if dockerfile != "" {
+		if clean := path.Clean(dockerfile); !staysInside(".", dockerfile) || clean == "." {
+			return nil, fmt.Errorf("the Dockerfile %q is not inside the project", dockerfile)
+		}
+		build["dockerfile"] = path.Clean(dockerfile)
+	}
+	labels := map[string]string{}
+	for _, feature := range []string{"kernel-modules", "firmware", "dbus", "supervisor-api", "resin-api"} {
+		labels["io.resin.features."+feature] = "1"
+	}
+	main := map[string]any{
+		"build":        build,
+		"privileged":   true,
+		"tty":          true,
+		"restart":      "always",
+		"network_mode": "host",
+		"volumes":      []any{"resin-data:/data"},
+		"labels":       labels,
+	}
+	s := service{name: "main", build: &types.BuildConfig{}, context: ".", labels: labels}
+	if dockerfile != "" {
+		s.dockerfile = path.Clean(dockerfile)
+	}
+	return &project{
+		composition: map[string]any{
+			"networks": map[string]any{},
+			"volumes":  map[string]any{"resin-data": map[string]any{}},
+			"services": map[string]any{"main": main},
+		},
+		services: []service{s},
+	}, nil
+}
+
+func loadCompose(ctx context.Context, src *source, file string) (*project, error) {
+	ctx, cancel := context.WithTimeout(ctx, loadDeadline)
+	defer cancel()
+	type outcome struct {
+		p   *types.Project
+		err error
+	}
+	// The loader does not watch its context everywhere: a hostile file costs a goroutine
+	// for a while, not the request.
+	done := make(chan outcome, 1)
+	go func() {
+		var out outcome
+		defer func() {
+			if p := recover(); p != nil {
+				out = outcome{err: fmt.Errorf("the compose loader failed: %v", p)}
+			}
+			done <- out
+		}()
+		out.p, out.err = readCompose(ctx, src, file)
+	}()
+	select {
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%s takes longer than %s to read", file, loadDeadline)
+	case out := <-done:
+		if out.err != nil {
+			return nil, errors.New(strings.ReplaceAll(out.err.Error(), src.dir+string(filepath.Separator), ""))
+		}
+		return normalise(out.p, src)
+	}
+}
+
+// readCompose loads a compose file without looking outside of the project: not at the
+// process's environment, not at other folders, not at the network.
+func readCompose(ctx context.Context, src *source, file string) (*types.Project, error) {
+	content, err := src.readFile(file, composeFileLimit)
+	if err != nil {
+		return nil, err
+	}
+	env, err := projectEnvironment(src)
+	if err != nil {
+		return nil, err
+	}
+	details := types.ConfigDetails{
+		WorkingDir:  src.dir,
+		Environment: env,
+		ConfigFiles: []types.ConfigFile{{Filename: filepath.Join(src.dir, file), Content: content}},
+	}
+	options := []func(*loader.Options){
+		func(o *loader.Options) {
+			o.SetProjectName(projectName, true)
+			o.SkipInclude = true
+			o.SkipResolveEnvironment = true
+			o.SkipResolveLabels = true
+			o.Profiles = []string{"*"}
+			o.ResourceLoaders = []loader.ResourceLoader{fence{src}}
+		},
+	}
+	model, err := loader.LoadModelWithContext(ctx, details, options...)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", file, err)
+	}
+	if _, ok := model["include"]; ok {
+		return nil, fmt.Errorf("%s: include is not allowed; write the services into one file", file)
+	}
+	p, err := loader.ModelToProject(model, loader.ToOptions(&details, options), details)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", file, err)
+	}
+	return resolveFiles(p, src)
+}
+
+// projectName is what the loader puts in front of names; normalise takes it off again.
+const projectName = "deckhandproject"
+
+// resolveFiles reads env_file and label_file entries, after looking at where they are.
+func resolveFiles(p *types.Project, src *source) (*types.Project, error) {
+	for _, name := range sortedKeys(p.Services) {
+		s := p.Services[name]
+		var files []string
+		for _, f := range s.EnvFiles {
+			files = append(files, f.Path)
+		}
+		files = append(files, s.LabelFiles...)
+		for _, f := range files {
+			if err := src.checkReadable(f); err != nil {
+				return nil, fmt.Errorf("service %s: %w", name, err)
+			}
+		}
+		if len(s.PreStart) > 0 {
+			return nil, notAllowed(name, "pre_start")
+		}
+	}
+	resolved, err := p.WithServicesEnvironmentResolved(true)
+	if err != nil {
+		return nil, err
+	}
+	return resolved.WithServicesLabelsResolved(true)
+}
+
+// checkReadable refuses a file that the compose file names and that is no small file of
+// the project. A missing one is left to the loader, which knows whether it is required.
+func (s *source) checkReadable(file string) error {
+	rel, err := filepath.Rel(s.dir, file)
+	if err != nil || !filepath.IsLocal(rel) {
+		return fmt.Errorf("the file %s is not inside the project", file)
+	}
+	info, err := s.root.Stat(rel)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("the file %s is not inside the project", rel)
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("%s is not a file", rel)
+	case info.Size() > composeFileLimit:
+		return fmt.Errorf("the file %s is larger than %d kB", rel, composeFileLimit>>10)
+	}
+	return nil
+}
+
+// projectEnvironment is the project's own .env file: the only variables that may be used.
+func projectEnvironment(src *source) (types.Mapping, error) {
+	if !src.has(".env") {
+		return types.Mapping{}, nil
+	}
+	data, err := src.readFile(".env", composeFileLimit)
+	if err != nil {
+		return nil, err
+	}
+	nothing := func(string) (string, bool) { return "", false }
+	env, err := dotenv.ParseWithLookup(strings.NewReader(string(data)), nothing)
+	if err != nil {
+		return nil, fmt.Errorf("read .env: %w", err)
+	}
+	return env, nil
+}
+
+// fence claims the files that a compose file must not name, in order to refuse them. All
+// others are left to the loader's own reading from the project's folder.
+type fence struct{ src *source }
+
+// Accept claims paths outside of the project, remote ones and overlong files.
+func (f fence) Accept(file string) bool { return f.refusal(file) != nil }
+
+// Load refuses.
+func (f fence) Load(_ context.Context, file string) (string, error) { return "", f.refusal(file) }
+
+// Dir is never reached: Load has refused before.
+func (f fence) Dir(string) string { return f.src.dir }
+
+var remote = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9+.-]*:|^git@`)
+
+func (f fence) refusal(file string) error {
+	if rel, err := filepath.Rel(f.src.dir, file); filepath.IsAbs(file) && err == nil && filepath.IsLocal(rel) {
+		file = rel // the loader asks again about what it made absolute itself
+	}
+	if remote.MatchString(file) || !filepath.IsLocal(file) && file != "" {
+		return fmt.Errorf("the file %s is not inside the project", file)
+	}
+	base := path.Base(filepath.ToSlash(file))
+	for name, e := range f.src.entries {
+		if path.Base(name) == base && e.mode.IsRegular() && e.size > composeFileLimit {
+			return fmt.Errorf("the file %s is larger than %d kB", file, composeFileLimit>>10)
+		}
+	}
+	return nil
+}
+
+// normalise turns what the loader understood into what devices read, and refuses by name
+// what they could not honour.
+func normalise(p *types.Project, src *source) (*project, error) {
+	if len(p.Services) == 0 {
+		return nil, errors.New("the compose file has no services")
+	}
+	if len(p.Services) > serviceLimit {
+		return nil, fmt.Errorf("the compose file has %d services; %d is the limit", len(p.Services), serviceLimit)
+	}
+	raw, err := json.Marshal(p)
+	if err != nil {
+		return nil, fmt.Errorf("write composition: %w", err)
+	}
+	var doc map[string]any
+	if err := json.Unmarshal(raw, &doc); err != nil {
+		return nil, fmt.Errorf("write composition: %w", err)
+	}
+	n := &normaliser{src: src, out: &project{composition: doc}}
+	if err := n.topLevel(doc, p); err != nil {
+		return nil, err
+	}
+	for _, name := range sortedKeys(p.Services) {
+		s := p.Services[name]
+		fields, _ := child(doc, "services")[name].(map[string]any)
+		if err := n.service(name, &s, fields); err != nil {
+			return nil, err
+		}
+	}
+	return n.out, nil
+}
+
+func notAllowed(service, field string) error {
+	return fmt.Errorf("service %s: service.%s is not allowed", service, field)
+}
+
+func child(doc map[string]any, key string) map[string]any {
+	m, _ := doc[key].(map[string]any)
+	return m
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+// relative is the clean slash path of an absolute path in the source.
+func (s *source) relative(abs string) (string, error) {
+	rel, err := filepath.Rel(s.dir, abs)
+	if err != nil || !filepath.IsLocal(rel) {
+		return "", fmt.Errorf("%s is not inside the project", abs)
+	}
+	if _, err := s.root.Stat(rel); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("%s is not inside the project", rel)
+	}
+	return filepath.ToSlash(rel), nil
+}
