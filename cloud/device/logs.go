@@ -1,0 +1,371 @@
+package device
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"deckhand/cloud/answer"
+	"deckhand/cloud/auth"
+	"deckhand/cloud/model"
+)
+
+const (
+	flushEvery = 500 * time.Millisecond
+	// longestLine is the size in bytes of the longest log line taken.
+	longestLine = 1 << 20
+	// longestBatch is how many lines the older route takes at once.
+	longestBatch = 10
+	ndjson       = "application/x-ndjson"
+)
+
+// sentLine is a log line as a device sends it.
+type sentLine struct {
+	Message   string   `json:"message"`
+	Timestamp *float64 `json:"timestamp"` // milliseconds since 1970
+	IsSystem  bool     `json:"isSystem"`
+	IsStdErr  bool     `json:"isStdErr"`
+	ServiceID int64    `json:"serviceId"`
+	UUID      string   `json:"uuid"` // of a dependent device
+}
+
+func (l sentLine) line(now time.Time) model.LogLine {
+	at := now
+	if l.Timestamp != nil {
+		at = time.UnixMilli(int64(min(max(*l.Timestamp, 0), 1<<53)))
+	}
+	return model.LogLine{Timestamp: at, System: l.IsSystem, Stderr: l.IsStdErr, Service: l.ServiceID, Message: l.Message}
+}
+
+// logWriter checks that the request comes from the device itself; ok is
+// false when it is answered.
+func (d *Device) logWriter(w http.ResponseWriter, r *http.Request) (*model.Device, bool) {
+	device, err := d.find(r.Context(), r.PathValue("uuid"))
+	if err != nil {
+		answer.Failure(w, r, err)
+		return nil, false
+	}
+	if device == nil {
+		// A device that is gone here would try again at once, for ever.
+		select {
+		case <-time.After(d.refusal):
+		case <-r.Context().Done():
+		}
+		answer.Empty(w, http.StatusUnauthorized)
+		return nil, false
+	}
+	actor, ok := d.auth.Require(w, r, auth.Device)
+	if !ok {
+		return nil, false
+	}
+	if actor.ID != device.ID {
+		answer.Empty(w, http.StatusUnauthorized)
+		return nil, false
+	}
+	return device, true
+}
+
+// logStream takes one long request of log lines, one JSON object a line.
+func (d *Device) logStream(w http.ResponseWriter, r *http.Request) {
+	control := http.NewResponseController(w)
+	control.SetReadDeadline(time.Time{})  //nolint:errcheck // a recorder has no deadlines
+	control.SetWriteDeadline(time.Time{}) //nolint:errcheck // the same
+	// A stop of the cloud ends the read; it would wait for the next line.
+	defer context.AfterFunc(r.Context(), func() { control.SetReadDeadline(time.Now()) })() //nolint:errcheck // the same
+	if r.Header.Get("Content-Type") != ndjson {
+		answer.Text(w, http.StatusUnsupportedMediaType, "Streaming requests require Content-Type "+ndjson)
+		return
+	}
+	device, ok := d.logWriter(w, r)
+	if !ok {
+		return
+	}
+	var body io.Reader = r.Body
+	if r.Header.Get("Content-Encoding") == "gzip" {
+		z, err := gzip.NewReader(r.Body)
+		if errors.Is(err, io.EOF) {
+			answer.Empty(w, http.StatusCreated)
+			return
+		}
+		if err != nil {
+			answer.Text(w, http.StatusBadRequest, "The body is not valid gzip.")
+			return
+		}
+		body = z
+	}
+	buffer := &logBuffer{db: d.db, device: device.ID}
+	stop := buffer.start(r.Context())
+	err := readLines(body, func(l sentLine) { buffer.add(l.line(d.db.Now())) })
+	if flushed := stop(); flushed != nil {
+		answer.Empty(w, http.StatusServiceUnavailable)
+		return
+	}
+	if bad, ok := errors.AsType[*rowError](err); ok {
+		answer.Text(w, http.StatusBadRequest, bad.Error())
+		return
+	}
+	answer.Empty(w, http.StatusCreated)
+}
+
+type rowError struct{ row string }
+
+func (e *rowError) Error() string { return "Could not parse row " + e.row }
+
+// readLines gives each line to take. Blank lines and lines of dependent
+// devices are skipped.
+func readLines(body io.Reader, take func(sentLine)) error {
+	scanner := bufio.NewScanner(body)
+	scanner.Buffer(make([]byte, 0, 4096), longestLine)
+	for scanner.Scan() {
+		row := bytes.TrimSpace(scanner.Bytes())
+		if len(row) == 0 {
+			continue
+		}
+		var l sentLine
+		if err := json.Unmarshal(row, &l); err != nil {
+			return &rowError{row: string(row[:min(len(row), 200)])}
+		}
+		if l.UUID == "" {
+			take(l)
+		}
+	}
+	if errors.Is(scanner.Err(), bufio.ErrTooLong) {
+		return &rowError{row: fmt.Sprintf("(longer than %d bytes)", longestLine)}
+	}
+	return scanner.Err()
+}
+
+// logBuffer collects the lines of one device and stores them twice a second.
+// More lines than the whole log keeps are dropped in between, and counted.
+type logBuffer struct {
+	db     *model.DB
+	device int64
+
+	mu      sync.Mutex
+	lines   []model.LogLine
+	dropped int
+}
+
+func (b *logBuffer) add(l model.LogLine) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.lines) >= model.LogLimit-1 {
+		b.dropped++
+		return
+	}
+	b.lines = append(b.lines, l)
+}
+
+// start stores now and then; the function returned stores the rest, ends
+// that, and gives the first error of all.
+func (b *logBuffer) start(ctx context.Context) func() error {
+	// What was read is stored even when the client is gone.
+	ctx = context.WithoutCancel(ctx)
+	quit, done := make(chan struct{}), make(chan error, 1)
+	go func() {
+		ticker := time.NewTicker(flushEvery)
+		defer ticker.Stop()
+		var failed error
+		for {
+			select {
+			case <-ticker.C:
+				failed = errors.Join(failed, b.flush(ctx))
+			case <-quit:
+				done <- errors.Join(failed, b.flush(ctx))
+				return
+			}
+		}
+	}()
+	return func() error {
+		close(quit)
+		return <-done
+	}
+}
+
+func (b *logBuffer) flush(ctx context.Context) error {
+	b.mu.Lock()
+	lines, dropped := b.lines, b.dropped
+	b.lines, b.dropped = nil, 0
+	b.mu.Unlock()
+	if dropped > 0 {
+		lines = append(lines, model.LogLine{Timestamp: b.db.Now(), System: true,
+			Message: fmt.Sprintf("Warning: Suppressed %d message(s) due to rate limiting", dropped)})
+	}
+	return b.db.AppendLogs(ctx, b.device, lines)
+}
+
+// logBatch takes a few lines at once, as a JSON array.
+func (d *Device) logBatch(w http.ResponseWriter, r *http.Request) {
+	device, ok := d.logWriter(w, r)
+	if !ok {
+		return
+	}
+	var sent []sentLine
+	if err := answer.Decode(r, &sent); err != nil {
+		answer.BadBody(w, err)
+		return
+	}
+	if len(sent) > longestBatch {
+		answer.JSON(w, http.StatusBadRequest, "Batches cannot include more than 10 logs")
+		return
+	}
+	var lines []model.LogLine
+	for _, l := range sent {
+		if l.UUID == "" {
+			lines = append(lines, l.line(d.db.Now()))
+		}
+	}
+	if err := d.db.AppendLogs(r.Context(), device.ID, lines); err != nil {
+		answer.Failure(w, r, err)
+		return
+	}
+	answer.Empty(w, http.StatusCreated)
+}
+
+// readLine is a log line as people read it.
+type readLine struct {
+	CreatedAt int64  `json:"createdAt"`
+	Timestamp int64  `json:"timestamp"`
+	IsSystem  bool   `json:"isSystem"`
+	IsStdErr  bool   `json:"isStdErr"`
+	ServiceID int64  `json:"serviceId,omitempty"`
+	Message   string `json:"message"`
+}
+
+func read(l model.LogLine) readLine {
+	return readLine{l.CreatedAt.UnixMilli(), l.Timestamp.UnixMilli(), l.System, l.Stderr, l.Service, l.Message}
+}
+
+// readLogs answers the newest lines, and with stream=1 those that follow.
+func (d *Device) readLogs(w http.ResponseWriter, r *http.Request) {
+	actor, ok := d.auth.Require(w, r, auth.User)
+	if !ok {
+		return
+	}
+	uuid := r.PathValue("uuid")
+	device, err := d.db.DeviceByUUID(r.Context(), uuid)
+	may := false
+	if err == nil {
+		may, err = d.mayRead(r.Context(), actor, device)
+	}
+	if err != nil && !errors.Is(err, model.ErrNotFound) {
+		answer.Failure(w, r, err)
+		return
+	}
+	if !may {
+		answer.JSON(w, http.StatusNotFound, "No device with uuid "+uuid)
+		return
+	}
+	streaming := r.URL.Query().Get("stream") == "1" || r.URL.Query().Get("stream") == "true"
+	count, since := d.history(r, streaming)
+	if streaming {
+		d.streamLogs(w, r, device.ID, count, since)
+		return
+	}
+	lines, err := d.db.Logs(r.Context(), device.ID, 0, since, count)
+	if err != nil {
+		answer.Failure(w, r, err)
+		return
+	}
+	all := make([]readLine, len(lines))
+	for i, l := range lines {
+		all[i] = read(l)
+	}
+	answer.JSON(w, http.StatusOK, all)
+}
+
+// history reads count and start. What makes no sense is put right, not refused.
+func (d *Device) history(r *http.Request, streaming bool) (count int, since time.Time) {
+	count, back := model.LogLimit, 30*24*time.Hour
+	if streaming {
+		count, back = 0, 24*time.Hour
+	}
+	query := r.URL.Query()
+	if text := query.Get("count"); text == "all" {
+		count = model.LogLimit
+	} else if n, err := strconv.Atoi(text); err == nil {
+		count = min(max(n, 0), model.LogLimit)
+	}
+	since = d.db.Now().Add(-back)
+	if text := query.Get("start"); text != "" {
+		if ms, err := strconv.ParseInt(text, 10, 64); err == nil {
+			since = time.UnixMilli(ms)
+		} else if t, err := time.Parse(time.RFC3339, text); err == nil {
+			since = t
+		}
+	}
+	return count, since
+}
+
+// keepAlive is how often a quiet log stream sends an empty line.
+const keepAlive = 58 * time.Second
+
+func (d *Device) streamLogs(w http.ResponseWriter, r *http.Request, device int64, count int, since time.Time) {
+	control := http.NewResponseController(w)
+	control.SetWriteDeadline(time.Time{}) //nolint:errcheck // a recorder has no deadlines
+	ctx := r.Context()
+	changes := d.db.Changes().Watch(model.Topic{Kind: model.DeviceLog, ID: device})
+	defer changes.Stop()
+	last, err := d.db.LastLog(ctx, device)
+	if err != nil {
+		answer.Failure(w, r, err)
+		return
+	}
+	var lines []model.LogLine
+	if count > 0 {
+		lines, err = d.db.Logs(ctx, device, 0, since, count)
+	}
+	if err != nil {
+		answer.Failure(w, r, err)
+		return
+	}
+	w.Header().Set("Content-Type", ndjson)
+	w.WriteHeader(http.StatusOK)
+	ticker := time.NewTicker(keepAlive)
+	defer ticker.Stop()
+	for {
+		for _, l := range lines {
+			last = max(last, l.ID)
+		}
+		// A reader that takes nothing for a while is dropped, not waited for.
+		control.SetWriteDeadline(time.Now().Add(keepAlive)) //nolint:errcheck // a recorder has no deadlines
+		if writeLines(w, lines) != nil || control.Flush() != nil {
+			return
+		}
+		select {
+		case <-changes.C():
+			if lines, err = d.db.Logs(ctx, device, last, time.Time{}, model.LogLimit); err != nil {
+				return
+			}
+		case <-ticker.C:
+			lines = nil
+			if _, err := io.WriteString(w, "\n"); err != nil {
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func writeLines(w io.Writer, lines []model.LogLine) error {
+	for _, l := range lines {
+		b, err := answer.Marshal(read(l))
+		if err != nil {
+			return err
+		}
+		if _, err := w.Write(append(b, '\n')); err != nil {
+			return err
+		}
+	}
+	return nil
+}

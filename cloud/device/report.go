@@ -1,0 +1,278 @@
+package device
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math"
+	"net/http"
+	"slices"
+	"strings"
+
+	"deckhand/cloud/answer"
+	"deckhand/cloud/auth"
+	"deckhand/cloud/model"
+)
+
+// maybe is a field that may be absent, null or a value.
+type maybe[T any] struct {
+	said  bool
+	value *T // nil: null
+}
+
+// UnmarshalJSON is called only for fields that are there.
+func (m *maybe[T]) UnmarshalJSON(b []byte) error {
+	m.said = true
+	if string(b) == "null" {
+		return nil
+	}
+	m.value = new(T)
+	return json.Unmarshal(b, m.value)
+}
+
+// deviceReport is what a device says about itself. Unknown keys are ignored.
+type deviceReport struct {
+	Status               maybe[string]  `json:"status"`
+	OSVersion            maybe[string]  `json:"os_version"`
+	OSVariant            maybe[string]  `json:"os_variant"`
+	SupervisorVersion    maybe[string]  `json:"supervisor_version"`
+	ProvisioningProgress maybe[float64] `json:"provisioning_progress"`
+	ProvisioningState    maybe[string]  `json:"provisioning_state"`
+	IPAddress            maybe[string]  `json:"ip_address"`
+	MACAddress           maybe[string]  `json:"mac_address"`
+	APIPort              maybe[float64] `json:"api_port"`
+	APISecret            maybe[string]  `json:"api_secret"`
+	CPUID                maybe[string]  `json:"cpu_id"`
+	IsUndervolted        maybe[bool]    `json:"is_undervolted"`
+
+	MemoryUsage        maybe[float64] `json:"memory_usage"`
+	MemoryTotal        maybe[float64] `json:"memory_total"`
+	StorageUsage       maybe[float64] `json:"storage_usage"`
+	StorageTotal       maybe[float64] `json:"storage_total"`
+	StorageBlockDevice maybe[string]  `json:"storage_block_device"`
+	CPUUsage           maybe[float64] `json:"cpu_usage"`
+	CPUTemp            maybe[float64] `json:"cpu_temp"`
+
+	Apps map[string]appReport `json:"apps"`
+}
+
+type appReport struct {
+	ReleaseUUID string                   `json:"release_uuid"`
+	Releases    map[string]releaseReport `json:"releases"`
+}
+
+type releaseReport struct {
+	UpdateStatus string                   `json:"update_status"`
+	Services     map[string]serviceReport `json:"services"`
+}
+
+type serviceReport struct {
+	Image            string   `json:"image"`
+	Status           string   `json:"status"`
+	DownloadProgress *float64 `json:"download_progress"`
+}
+
+// patchState stores reports. Each key of the body is a device's uuid.
+func (d *Device) patchState(w http.ResponseWriter, r *http.Request) {
+	actor, err := d.auth.Authenticate(r)
+	if err == nil && !actor.Key {
+		answer.KeyRequired(w)
+		return
+	}
+	if _, ok := d.auth.Require(w, r, auth.Device, auth.User); !ok {
+		return
+	}
+	body, err := answer.ReadBody(r)
+	if err != nil {
+		answer.BadBody(w, err)
+		return
+	}
+	var raw map[string]json.RawMessage
+	if err := answer.Unmarshal(body, &raw); err != nil {
+		answer.BadBody(w, err)
+		return
+	}
+	devices, ok := d.reporters(w, r, actor, raw)
+	if !ok {
+		return
+	}
+	for _, device := range devices {
+		if !d.store(w, r, actor, device, raw[device.UUID]) {
+			return
+		}
+	}
+	answer.Empty(w, http.StatusOK)
+}
+
+// reporters are the devices named by a report; ok is false when the request
+// is answered: one device that may not be reported refuses the whole.
+func (d *Device) reporters(w http.ResponseWriter, r *http.Request, actor auth.Actor, raw map[string]json.RawMessage) ([]model.Device, bool) {
+	var devices []model.Device
+	for _, uuid := range slices.Sorted(maps.Keys(raw)) {
+		if !bytes.HasPrefix(bytes.TrimSpace(raw[uuid]), []byte("{")) {
+			continue
+		}
+		device, err := d.find(r.Context(), uuid)
+		if err != nil {
+			answer.Failure(w, r, err)
+			return nil, false
+		}
+		may := false
+		if device != nil {
+			if may, err = d.mayRead(r.Context(), actor, *device); err != nil {
+				answer.Failure(w, r, err)
+				return nil, false
+			}
+		}
+		if !may {
+			answer.Empty(w, http.StatusUnauthorized)
+			return nil, false
+		}
+		devices = append(devices, *device)
+	}
+	if len(devices) == 0 {
+		answer.Empty(w, http.StatusUnauthorized)
+		return nil, false
+	}
+	return devices, true
+}
+
+// store decodes and stores the report of one device; false: it is answered.
+func (d *Device) store(w http.ResponseWriter, r *http.Request, actor auth.Actor, device model.Device, raw json.RawMessage) bool {
+	var sent deviceReport
+	if err := answer.Unmarshal(raw, &sent); err != nil {
+		answer.BadBody(w, err) // it names the field
+		return false
+	}
+	report, err := sent.report()
+	if err != nil {
+		answer.JSON(w, http.StatusBadRequest, device.UUID+": "+err.Error())
+		return false
+	}
+	if actor.Kind == auth.Device {
+		d.presence.enter(r.Context(), device.ID, 0)
+		defer d.presence.leave(device.ID)
+		report.Values = append(report.Values, model.Value{Column: "public_address", Value: auth.ClientAddress(r)})
+	}
+	if metrics := sent.metrics(); len(metrics) > 0 && d.presence.metricsDue(device.ID) {
+		report.Values = append(report.Values, metrics...)
+	}
+	if err := d.db.ApplyReport(r.Context(), device.ID, report); err != nil {
+		answer.Failure(w, r, err)
+		return false
+	}
+	return true
+}
+
+// report is the model's form of what was sent, without the metrics.
+func (s deviceReport) report() (model.Report, error) {
+	report := model.Report{HasApps: s.Apps != nil, Values: s.values()}
+	for _, uuid := range slices.Sorted(maps.Keys(s.Apps)) {
+		app := model.ReportedApp{UUID: uuid, Running: s.Apps[uuid].ReleaseUUID}
+		for _, commit := range slices.Sorted(maps.Keys(s.Apps[uuid].Releases)) {
+			release := s.Apps[uuid].Releases[commit]
+			if release.UpdateStatus != "" && !slices.Contains(model.UpdateStatuses(), release.UpdateStatus) {
+				return report, fmt.Errorf("apps.%s.releases.%s.update_status: %q is not one of %s", uuid, commit, release.UpdateStatus, strings.Join(model.UpdateStatuses(), ", "))
+			}
+			app.Releases = append(app.Releases, release.reported(commit))
+		}
+		report.Apps = append(report.Apps, app)
+	}
+	return report, nil
+}
+
+func (s releaseReport) reported(commit string) model.ReportedRelease {
+	release := model.ReportedRelease{Commit: commit, UpdateStatus: s.UpdateStatus}
+	for _, name := range slices.Sorted(maps.Keys(s.Services)) {
+		service := s.Services[name]
+		reported := model.ReportedService{Name: name, Image: service.Image, Status: service.Status}
+		if service.DownloadProgress != nil {
+			reported.Progress = new(whole(*service.DownloadProgress))
+		}
+		release.Services = append(release.Services, reported)
+	}
+	return release
+}
+
+func (s deviceReport) values() []model.Value {
+	var all columns
+	all.text("status", s.Status, 50)
+	all.text("os_version", s.OSVersion, 70)
+	if v := s.OSVariant; v.said && (v.value == nil || *v.value == "dev" || *v.value == "prod") {
+		all.text("os_variant", v, 4)
+	}
+	all.text("supervisor_version", s.SupervisorVersion, 20)
+	all.number("provisioning_progress", s.ProvisioningProgress)
+	all.text("provisioning_state", s.ProvisioningState, 255)
+	all.words("ip_address", s.IPAddress, 2000)
+	all.words("mac_address", s.MACAddress, 900)
+	all.number("api_port", s.APIPort)
+	all.text("api_secret", s.APISecret, 64)
+	if v := s.CPUID; v.said && (v.value == nil || printable(*v.value)) {
+		if v.value != nil {
+			v.value = new(strings.ToLower(*v.value))
+		}
+		all.text("cpu_id", v, 255)
+	}
+	if s.IsUndervolted.value != nil {
+		all = append(all, model.Value{Column: "is_undervolted", Value: *s.IsUndervolted.value})
+	}
+	return all
+}
+
+func (s deviceReport) metrics() []model.Value {
+	var all columns
+	all.number("memory_usage", s.MemoryUsage)
+	all.number("memory_total", s.MemoryTotal)
+	all.number("storage_usage", s.StorageUsage)
+	all.number("storage_total", s.StorageTotal)
+	all.text("storage_block_device", s.StorageBlockDevice, 255)
+	all.number("cpu_usage", s.CPUUsage)
+	all.number("cpu_temp", s.CPUTemp)
+	return all
+}
+
+type columns []model.Value
+
+func (c *columns) text(column string, v maybe[string], limit int) {
+	switch {
+	case !v.said:
+	case v.value == nil:
+		*c = append(*c, model.Value{Column: column})
+	default:
+		s := *v.value
+		if len(s) > limit {
+			s = s[:limit]
+		}
+		*c = append(*c, model.Value{Column: column, Value: strings.ToValidUTF8(s, "")})
+	}
+}
+
+// words is text that is a list: too much of it loses whole words.
+func (c *columns) words(column string, v maybe[string], limit int) {
+	if v.value != nil && len(*v.value) > limit {
+		s := (*v.value)[:limit+1]
+		v.value = new(s[:max(strings.LastIndexByte(s, ' '), 0)])
+	}
+	c.text(column, v, limit)
+}
+
+func (c *columns) number(column string, v maybe[float64]) {
+	switch {
+	case !v.said:
+	case v.value == nil:
+		*c = append(*c, model.Value{Column: column})
+	default:
+		*c = append(*c, model.Value{Column: column, Value: whole(*v.value)})
+	}
+}
+
+// whole rounds into the range of a 32-bit number.
+func whole(f float64) int64 {
+	return int64(math.Round(min(max(f, -math.MaxInt32), math.MaxInt32)))
+}
+
+func printable(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool { return r < 0x20 || r > 0x7e }) < 0
+}
