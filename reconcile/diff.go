@@ -275,6 +275,7 @@ func (p *planner) replaceReason(a *appPlan, have []state.Container, want state.S
 
 // retire stops and removes a container that has no place any more.
 func (p *planner) retire(a *appPlan, c state.Container, why Reason) {
+	why.Changes = nil // the creation of its replacement tells them
 	remove := p.add(a, Remove{App: a.App, Service: c.Service, Container: c.ID}, rankRemove, why)
 	a.put(c.Service, strategy.Remove, remove)
 	if c.Up() {
@@ -318,7 +319,7 @@ func (p *planner) install(a *appPlan, want state.Service, why Reason) {
 		}
 	}
 	if want.Running {
-		start := p.start(a, want, "", why)
+		start := p.start(a, want, "", Reason{Cause: whyNeverRan})
 		a.order = append(a.order, [2]Key{create, start})
 	}
 }

@@ -1,5 +1,7 @@
 package reconcile
 
+import "slices"
+
 // facts adds the edges that the engine demands. It would refuse the later step
 // otherwise; the simulation refuses the same.
 func (p *planner) facts() error {
@@ -12,44 +14,51 @@ func (p *planner) facts() error {
 		//   an old network before a new one        "network with name … already exists"
 		//   a dependency before its dependents     (ours, from depends_on)
 		//   a name free before it is given         "name … is already in use"
-		for _, e := range a.order {
-			if err := p.graph.fact(e[0], e[1]); err != nil {
-				return err
-			}
-		}
-		// "network … has active endpoints": containers leave before it goes.
-		for _, n := range a.now.Networks {
-			gone := RemoveNetwork{App: a.App, Name: n.Name, ID: n.ID}.Key()
-			for _, k := range a.users[n.Name] {
-				if err := p.graph.fact(k, gone); err != nil {
-					return err
-				}
-			}
+		edges := slices.Concat(a.order, a.leaving(), a.oneAtATime())
+		if err := p.demand(edges); err != nil {
+			return err
 		}
 	}
 	// "image is being used by stopped container": containers go first.
+	var edges [][2]Key
 	for id, removals := range p.frees {
-		gone := RemoveImage{ID: id, Refs: p.now.Images[id].Refs}.Key()
+		gone := RemoveImage{ID: id}.Key()
 		for _, k := range removals {
-			if err := p.graph.fact(k, gone); err != nil {
-				return err
-			}
+			edges = append(edges, [2]Key{k, gone})
 		}
 	}
-	return p.oneAtATime()
+	return p.demand(edges)
 }
 
-// oneAtATime lets the old container of a service stop before the new one
-// starts: both would want the same ports, volumes and name.
-func (p *planner) oneAtATime() error {
-	for _, a := range p.apps {
-		for service, stops := range a.old {
-			for _, stop := range stops {
-				if err := p.graph.fact(stop, a.starts[service]); err != nil {
-					return err
-				}
-			}
+func (p *planner) demand(edges [][2]Key) error {
+	for _, e := range edges {
+		if err := p.graph.fact(e[0], e[1]); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// leaving: "network … has active endpoints", so containers leave before it goes.
+func (a *appPlan) leaving() [][2]Key {
+	var edges [][2]Key
+	for _, n := range a.now.Networks {
+		gone := RemoveNetwork{App: a.App, Name: n.Name, ID: n.ID}.Key()
+		for _, k := range a.users[n.Name] {
+			edges = append(edges, [2]Key{k, gone})
+		}
+	}
+	return edges
+}
+
+// oneAtATime lets the old container of a service stop before the new one
+// starts: both would want the same ports and volumes.
+func (a *appPlan) oneAtATime() [][2]Key {
+	var edges [][2]Key
+	for service, stops := range a.old {
+		for _, stop := range stops {
+			edges = append(edges, [2]Key{stop, a.starts[service]})
+		}
+	}
+	return edges
 }

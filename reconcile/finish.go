@@ -12,6 +12,6 @@ func (p *planner) finish(a *appPlan) {
 		p.graph.edge(k, commit)
 	}
 	for _, c := range a.now.Containers {
-		p.graph.edge(commit, RemoveImage{ID: c.Image, Refs: p.now.Images[c.Image].Refs}.Key())
+		p.graph.edge(commit, RemoveImage{ID: c.Image}.Key())
 	}
 }

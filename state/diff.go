@@ -58,12 +58,21 @@ type Change struct {
 	Now   string `json:"now,omitempty"`
 }
 
-// String prints the change for people: "restart.name: always → no".
+// String prints the change for people: "restart.name: always → no". Long values
+// are cut.
 func (c Change) String() string {
 	if c.Was == "" && c.Now == "" {
 		return c.Field
 	}
-	return fmt.Sprintf("%s: %s → %s", c.Field, c.Was, c.Now)
+	return fmt.Sprintf("%s: %s → %s", c.Field, clip(c.Was), clip(c.Now))
+}
+
+func clip(s string) string {
+	const most = 40 // runes
+	if r := []rune(s); len(r) > most {
+		return string(r[:most-1]) + "…"
+	}
+	return s
 }
 
 // Diff lists the fields in which two specs differ, sorted by field.
@@ -135,9 +144,19 @@ func flatten(v any) map[string]string {
 			out[path] = s
 			return
 		}
-		b, _ := json.Marshal(v)
-		out[path] = string(b)
+		out[path] = plain(v)
 	}
 	walk("", tree)
 	return out
+}
+
+// plain is JSON as people write it, without escapes for web pages.
+func plain(v any) string {
+	var b strings.Builder
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		panic("state: " + err.Error()) // it came out of a decoder
+	}
+	return strings.TrimSpace(b.String())
 }

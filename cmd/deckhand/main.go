@@ -1,0 +1,143 @@
+// Command deckhand keeps every container of a device in the state its owner
+// asked for.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"slices"
+	"syscall"
+
+	"deckhand/state"
+	"deckhand/version"
+)
+
+// Exit codes.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+const usage = `deckhand keeps every container of a device in the state its owner asked for.
+
+  deckhand run                    supervise this device
+  deckhand status                 apps, services and what they wait for
+  deckhand plan                   what would be done now, and why; changes nothing
+  deckhand apply COMPOSE_FILE     bring up a compose file without any cloud
+  deckhand snapshot               what plans are made from, as one file
+  deckhand health                 exit 0 if the supervisor is healthy
+  deckhand version
+
+Run "deckhand COMMAND --help" for the flags of a command. Each flag has a
+variable: --data-dir is DECKHAND_DATA_DIR.
+`
+
+// command is one subcommand: it registers its flags and gives what to run.
+type command struct {
+	name, args, does string
+	setup            func(fs *flag.FlagSet) func(ctx context.Context, args []string) error
+}
+
+func commands() []command {
+	return []command{
+		{"run", "", "supervise this device", runCommand},
+		{"status", "", "show apps, services and what they wait for", statusCommand},
+		{"plan", "", "show what would be done now, and why; changes nothing", planCommand},
+		{"apply", "COMPOSE_FILE", "bring up a compose file without any cloud", applyCommand},
+		{"snapshot", "", "write what plans are made from to standard output", snapshotCommand},
+		{"health", "", "exit 0 if the supervisor is healthy", healthCommand},
+		{"version", "", "show the version", versionCommand},
+	}
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	code := dispatch(ctx, os.Args[1:], os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+func dispatch(ctx context.Context, args []string, stderr io.Writer) int {
+	if len(args) == 0 || args[0] == "help" || args[0] == "--help" || args[0] == "-h" {
+		fmt.Fprint(stderr, usage)
+		if len(args) == 0 {
+			return exitUsage
+		}
+		return exitOK
+	}
+	all := commands()
+	i := slices.IndexFunc(all, func(c command) bool { return c.name == args[0] })
+	if i < 0 {
+		fmt.Fprintf(stderr, "deckhand: there is no command %q\n\n%s", args[0], usage)
+		return exitUsage
+	}
+	return all[i].run(ctx, args[1:], stderr)
+}
+
+func (c command) run(ctx context.Context, args []string, stderr io.Writer) int {
+	fs := flag.NewFlagSet(c.name, flag.ContinueOnError)
+	fs.SetOutput(stderr)
+	do := c.setup(fs)
+	fs.Usage = func() {
+		fmt.Fprintf(stderr, "usage: deckhand %s [flags] %s\n\n  %s\n\n", c.name, c.args, c.does)
+		fs.PrintDefaults()
+	}
+	rest, err := parse(fs, args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return exitOK
+	case err != nil:
+		return exitUsage
+	case (c.args == "") != (len(rest) == 0) || len(rest) > 1:
+		fs.Usage()
+		return exitUsage
+	}
+	if err := do(ctx, rest); err != nil {
+		fmt.Fprintf(stderr, "deckhand: %v\n", err)
+		if e, ok := errors.AsType[usageError](err); ok && e.error != nil {
+			return exitUsage
+		}
+		return exitFailed
+	}
+	return exitOK
+}
+
+// usageError is a mistake in how the program was called.
+type usageError struct{ error }
+
+// parse lets flags stand before and behind arguments.
+func parse(fs *flag.FlagSet, args []string) (rest []string, err error) {
+	if err := fromEnvironment(fs); err != nil {
+		fmt.Fprintln(fs.Output(), "deckhand:", err)
+		return nil, err
+	}
+	for {
+		if err := fs.Parse(args); err != nil {
+			return nil, err
+		}
+		if fs.NArg() == 0 {
+			return rest, nil
+		}
+		rest = append(rest, fs.Arg(0))
+		args = fs.Args()[1:]
+	}
+}
+
+func versionCommand(*flag.FlagSet) func(context.Context, []string) error {
+	return func(context.Context, []string) error {
+		fmt.Printf("deckhand %s %s/%s %s\n", version.Version, runtime.GOOS, runtime.GOARCH, runtime.Version())
+		return nil
+	}
+}
+
+// invalid is an error about something the user gave.
+func invalid(format string, a ...any) error {
+	return state.Classify(state.ClassInvalid, fmt.Errorf(format, a...))
+}

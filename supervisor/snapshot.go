@@ -1,0 +1,107 @@
+package supervisor
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"time"
+
+	"deckhand/reconcile"
+	"deckhand/state"
+	"deckhand/version"
+)
+
+// Snapshot is everything a plan is made from. The values of environment
+// variables are replaced by digests that are equal exactly where the values
+// are, under a key nobody keeps: the plan stays the same, no secret leaves.
+type Snapshot struct {
+	Deckhand string                          `json:"deckhand"` // version that took it
+	Taken    time.Time                       `json:"taken"`
+	World    state.World                     `json:"world"`
+	Target   state.Target                    `json:"target"`
+	Failures map[reconcile.Key]state.Failure `json:"failures,omitempty"`
+}
+
+// Plan makes the plan of the moment the snapshot was taken.
+func (s Snapshot) Plan() (reconcile.Plan, error) {
+	return reconcile.Make(s.World, s.Target, reconcile.Facts{Now: s.Taken, Failures: s.Failures})
+}
+
+// ReadSnapshot reads a file that "deckhand snapshot" wrote.
+func ReadSnapshot(path string) (Snapshot, error) {
+	var s Snapshot
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return s, fmt.Errorf("read snapshot: %w", err)
+	}
+	if err := json.Unmarshal(b, &s); err != nil {
+		return s, fmt.Errorf("read snapshot %s: %w", path, state.Classify(state.ClassInvalid, err))
+	}
+	if s.Taken.IsZero() {
+		return s, fmt.Errorf("read snapshot %s: %w", path, state.Classify(state.ClassInvalid, fmt.Errorf("taken: missing; this is no snapshot")))
+	}
+	return s, nil
+}
+
+func takeSnapshot(w state.World, t state.Target, failures map[reconcile.Key]state.Failure, now time.Time) Snapshot {
+	v := veil{key: make([]byte, 32)}
+	_, _ = rand.Read(v.key) // never fails, see crypto/rand
+	return Snapshot{Deckhand: version.Version, Taken: now, World: v.world(w), Target: v.target(t), Failures: failures}
+}
+
+// veil hides values.
+type veil struct{ key []byte }
+
+func (v veil) hide(value string) string {
+	m := hmac.New(sha256.New, v.key)
+	m.Write([]byte(value))
+	return "hidden:" + hex.EncodeToString(m.Sum(nil)[:8])
+}
+
+func (v veil) spec(s state.Spec) state.Spec {
+	env := make(map[string]string, len(s.Environment))
+	for k, value := range s.Environment {
+		env[k] = v.hide(value)
+	}
+	if s.Environment != nil {
+		s.Environment = env
+	}
+	return s
+}
+
+func (v veil) target(t state.Target) state.Target {
+	apps := make(map[string]state.App, len(t.Apps))
+	for uuid, a := range t.Apps {
+		a.Services = maps.Clone(a.Services)
+		for name, s := range a.Services {
+			s.Spec = v.spec(s.Spec)
+			a.Services[name] = s
+		}
+		apps[uuid] = a
+	}
+	t.Apps = apps
+	t.Config = nil // not part of any plan, and may hold secrets
+	return t
+}
+
+func (v veil) world(w state.World) state.World {
+	apps := make(map[string]state.AppNow, len(w.Apps))
+	for uuid, a := range w.Apps {
+		cs := make([]state.Container, len(a.Containers))
+		for i, c := range a.Containers {
+			if c.Spec != nil {
+				s := v.spec(*c.Spec)
+				c.Spec = &s
+			}
+			cs[i] = c
+		}
+		a.Containers = cs
+		apps[uuid] = a
+	}
+	return state.World{Apps: apps, Images: w.Images}
+}
