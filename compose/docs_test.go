@@ -1,0 +1,132 @@
+package compose
+
+import (
+	"flag"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/compose-spec/compose-go/v2/schema"
+	"github.com/compose-spec/compose-go/v2/tree"
+)
+
+var update = flag.Bool("update", false, "write golden files and docs/compose.md")
+
+// An attribute that the specification gains must be decided on.
+func TestEveryAttributeHasARow(t *testing.T) {
+	for _, path := range schema.AttributePaths() {
+		if !claimed(string(path)) {
+			t.Errorf("%s: no row in attributes.go claims this attribute of the specification", path)
+		}
+	}
+}
+
+func claimed(path string) bool {
+	n := table
+	for part := range strings.SplitSeq(path, ".") {
+		next := n.fields[part]
+		if n.each != nil && (part == "*" || part == "[]") {
+			next = n.each
+		}
+		if next == nil {
+			return n.row != nil && (n.row.Treat != Apply || n.fields == nil && n.each == nil)
+		}
+		n = next
+	}
+	return n.row != nil
+}
+
+func TestRowsAreComplete(t *testing.T) {
+	known := schema.AttributePaths()
+	seen := map[string]bool{}
+	for _, a := range Attributes {
+		switch {
+		case seen[a.Path]:
+			t.Errorf("%s: two rows", a.Path)
+		case a.Treat == Apply && a.form == nil:
+			t.Errorf("%s: applied without a form that checks it", a.Path)
+		case a.Treat != Apply && a.Why == "":
+			t.Errorf("%s: no reason", a.Path)
+		case a.Treat != Apply && a.Class != "":
+			t.Errorf("%s: a class, but not applied", a.Path)
+		}
+		seen[a.Path] = true
+		if !strings.HasSuffix(a.Path, "[]") && !slices.ContainsFunc(known, func(p tree.Path) bool { return string(p) == a.Path }) {
+			t.Errorf("%s: not an attribute of the specification", a.Path)
+		}
+	}
+}
+
+func TestDocsAreCurrent(t *testing.T) {
+	golden(t, "../docs/compose.md", []byte(markdown()))
+}
+
+func markdown() string {
+	var b strings.Builder
+	b.WriteString(`# Compose attributes
+
+Written by ` + "`go test ./compose -update`" + ` from the table in compose/attributes.go; do not edit.
+
+Every attribute of the compose specification is applied, ignored or rejected. What is
+not applied is reported by name: in the log and the release's status on a device, and
+on the terminal by ` + "`deckhand apply`" + `. One rejected attribute rejects the release of its app;
+the app's last good release keeps running. A row that is not applied speaks for the attributes beneath it.
+
+The last column says what a change does to a running service. **replace**: a new
+container (network, volume) is made. **in place**: the engine changes the running
+container. **metadata**: nothing on the engine is touched. **injected**: takes effect
+when the container is next made.
+
+`)
+	for _, part := range []struct{ title, prefix string }{
+		{"Document", ""}, {"Services", "services.*."}, {"Networks", "networks.*."}, {"Volumes", "volumes.*."},
+	} {
+		fmt.Fprintf(&b, "## %s\n\n| attribute | treatment | change |\n| --- | --- | --- |\n", part.title)
+		for _, a := range Attributes {
+			name, ok := strings.CutPrefix(a.Path, part.prefix)
+			if !ok || part.prefix == "" && strings.Contains(name, ".") || a.Class == "" && a.Treat == Apply {
+				continue
+			}
+			treat := string(a.Treat)
+			if why := a.why(); why != "" {
+				treat += ": " + why
+			}
+			if a.InFile != "" {
+				treat += " (" + string(a.InFile) + " in a compose file)"
+			}
+			fmt.Fprintf(&b, "| `%s` | %s | %s |\n", name, treat, a.Class)
+		}
+		b.WriteString("\n")
+	}
+	b.WriteString(`## Labels
+
+Names that begin with io.resin. are read as io.balena. Every other label is put on the container as it is.
+
+| label | treatment | change |
+| --- | --- | --- |
+`)
+	for _, l := range Labels {
+		change := "metadata"
+		if l.Keep {
+			change = "replace"
+		}
+		fmt.Fprintf(&b, "| `%s` | %s: %s | %s |\n", l.Name, l.Treat, l.Why, change)
+	}
+	b.WriteString(`
+## Defaults
+
+| attribute | default |
+| --- | --- |
+| restart | always |
+| ipc | shareable |
+| tty | true in a release, false in a compose file |
+| stop_grace_period | 10s; parts of a second are rounded up |
+| shm_size | 64m |
+| networks | default, which exists exactly when a service uses it |
+| ports without a host port | the same number in a release, one of the engine's choice in a compose file |
+| healthcheck | the image's |
+| main network | the one of highest priority, then the first by name |
+`)
+	return b.String()
+}

@@ -1,0 +1,143 @@
+package compose
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/compose-spec/compose-go/v2/loader"
+	"github.com/compose-spec/compose-go/v2/types"
+
+	"deckhand/state"
+)
+
+// Options say what kind of document is loaded.
+type Options struct {
+	// Release marks a document from the cloud: tty is on unless switched off,
+	// a port without a host port is published under its own number, and
+	// attributes may be spelled in camel case, as releases always could.
+	Release bool
+
+	// Name is the project's name when the document has none.
+	Name string
+
+	// LookupEnv resolves variables of a compose file: os.LookupEnv for the
+	// shell of the person who applies it. Nil: there are none.
+	LookupEnv func(name string) (value string, ok bool)
+
+	// Profiles are the profiles of a compose file whose services are wanted.
+	Profiles []string
+}
+
+// Project is a document in canonical form. IDs are not part of it.
+type Project struct {
+	Name     string                   `json:"name"`
+	Services map[string]state.Service `json:"services"`
+	Networks map[string]state.Network `json:"networks"`
+	Volumes  map[string]state.Volume  `json:"volumes"`
+}
+
+// Load turns a decoded document into canonical values. Everything that is not
+// applied as written is named in the problems, sorted; when one of them is
+// Rejected (see Refusal) the project is not complete and must not be used. The
+// error says that nothing could be read at all.
+func Load(ctx context.Context, o Options, doc map[string]any) (Project, []Problem, error) {
+	if err := ctx.Err(); err != nil {
+		return Project{}, nil, err
+	}
+	if o.LookupEnv == nil {
+		o.LookupEnv = func(string) (string, bool) { return "", false }
+	}
+	s := &screen{file: !o.Release, lookup: o.LookupEnv}
+	v, _ := s.value(table, "", doc)
+	clean, _ := v.(map[string]any)
+
+	b := &builder{notes: s.notes, file: s.file, portsLeft: maxPorts, project: Project{
+		Name:     o.Name,
+		Services: map[string]state.Service{},
+		Networks: map[string]state.Network{},
+		Volumes:  map[string]state.Volume{},
+	}}
+	if name, ok := clean["name"].(string); ok && o.Name == "" {
+		b.project.Name = name
+	}
+	b.take(clean)
+	if !b.rejected {
+		decoded, err := decode(clean)
+		if err != nil {
+			b.reject("services", err.Error())
+		} else {
+			b.build(decoded)
+		}
+	}
+	return b.project, tidy(b.list), nil
+}
+
+// builder makes canonical values from what compose-go decoded.
+type builder struct {
+	notes
+	file      bool
+	project   Project
+	around    map[string]around // by service
+	portsLeft int
+}
+
+// around is what does not go through compose-go: ports, because it makes an
+// object of every port of a range, and ulimits, because it holds them in an int
+// that has 32 bits on some devices.
+type around struct{ ports, ulimits any }
+
+// take removes from a screened document what goes around compose-go, and sets
+// what releases have by default.
+func (b *builder) take(doc map[string]any) {
+	services, _ := doc["services"].(map[string]any)
+	b.around = make(map[string]around, len(services))
+	for name, v := range services {
+		service, _ := v.(map[string]any)
+		b.around[name] = around{service["ports"], service["ulimits"]}
+		if _, set := service["tty"]; !set && !b.file && service != nil {
+			service["tty"] = true
+		}
+		delete(service, "ports")
+		delete(service, "ulimits")
+	}
+}
+
+// decode binds a screened document to compose-go's types. The loader's other
+// passes (short forms, merging, validation) look at every value about a hundred
+// times; the screen has done their work in one. Should the library all the same
+// give up on a value, the document is refused and the process goes on.
+func decode(doc map[string]any) (p *types.Project, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("cannot be read as a compose document: %v", r)
+		}
+	}()
+	p = &types.Project{}
+	if err := loader.Transform(doc, p); err != nil {
+		return nil, fmt.Errorf("cannot be read as a compose document: %w", err)
+	}
+	return p, nil
+}
+
+func (b *builder) build(p *types.Project) {
+	for _, name := range slices.Sorted(maps.Keys(p.Networks)) {
+		b.network(name, p.Networks[name])
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Volumes)) {
+		v := p.Volumes[name]
+		b.volume(name, &v)
+	}
+	names := slices.Sorted(maps.Keys(p.Services))
+	for _, name := range names {
+		c := p.Services[name]
+		b.service(name, &c)
+	}
+	b.dependencies(names, p.Services)
+	b.portClashes(names)
+	for name, s := range b.project.Services {
+		s.Hash = s.Spec.Hash()
+		b.project.Services[name] = s
+	}
+}

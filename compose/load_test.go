@@ -1,0 +1,400 @@
+package compose
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"deckhand/state"
+)
+
+// release loads a document the way a release from the cloud is loaded.
+func release(t testing.TB, doc string) (Project, []Problem) {
+	t.Helper()
+	d := json.NewDecoder(strings.NewReader(doc))
+	d.UseNumber()
+	var v map[string]any
+	if err := d.Decode(&v); err != nil {
+		t.Fatal(err)
+	}
+	p, problems, err := Load(t.Context(), Options{Release: true}, v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p, problems
+}
+
+// web is the service of a document with one service.
+func web(t testing.TB, body string) (state.Service, []Problem) {
+	t.Helper()
+	p, problems := release(t, `{"services":{"web":{"image":"img",`+body+`}},"networks":{"front":{},"back":null},"volumes":{"data":null}}`)
+	return p.Services["web"], problems
+}
+
+func lines(problems []Problem) string {
+	var b strings.Builder
+	for _, p := range problems {
+		fmt.Fprintln(&b, p)
+	}
+	return strings.TrimSpace(b.String())
+}
+
+func TestDefaults(t *testing.T) {
+	p, problems := release(t, `{"services":{"web":{"image":"img"}}}`)
+	if len(problems) > 0 {
+		t.Error(problems)
+	}
+	spec := state.Spec{
+		Networks:    map[string]state.Attachment{"default": {Aliases: []string{"web"}}},
+		MainNetwork: "default",
+		Restart:     state.RestartPolicy{Name: "always"},
+		StopGrace:   state.Duration(10 * time.Second),
+		Tty:         true,
+		Ipc:         "shareable",
+		ShmSize:     64 << 20,
+	}
+	network := state.NetworkSpec{Driver: "bridge"}
+	want := Project{
+		Services: map[string]state.Service{"web": {
+			Name: "web", Image: "img:latest", Running: true, Strategy: "download-then-kill", Spec: spec, Hash: spec.Hash(),
+		}},
+		Networks: map[string]state.Network{"default": {Name: "default", Spec: network, Hash: network.Hash()}},
+		Volumes:  map[string]state.Volume{},
+	}
+	if diff := cmp.Diff(want, p); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestSpecGolden(t *testing.T) {
+	in, err := os.ReadFile("testdata/everything.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, problems := release(t, string(in))
+	got, err := json.MarshalIndent(struct {
+		Problems []Problem
+		Project  Project
+	}{problems, p}, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "testdata/everything.golden", append(got, '\n'))
+}
+
+func golden(t *testing.T, path string, got []byte) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(path, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatalf("%v; run go test ./compose -update", err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("%s is not current; run go test ./compose -update and read the difference:\n%s", filepath.Base(path), diff)
+	}
+}
+
+// Each pair of spellings means the same container.
+func TestSpellings(t *testing.T) {
+	for _, c := range [][2]string{
+		{`"environment":["A=1","B=x=y"]`, `"environment":{"A":1,"B":"x=y"}`},
+		{`"environment":{"A":true,"B":1.5}`, `"environment":["A=true","B=1.5"]`},
+		{`"labels":["a=1","b"]`, `"labels":{"a":1,"b":null}`},
+		{`"labels":{"io.resin.features.dbus":"0"}`, `"labels":{"io.balena.features.dbus":"0"}`},
+		{`"labels":{"io.resin.x":"old","io.balena.x":"new"}`, `"labels":{"io.balena.x":"new"}`},
+		{`"extra_hosts":["a=::1","b:10.0.0.1"]`, `"extra_hosts":{"b":"10.0.0.1","a":["::1"]}`},
+		{`"extra_hosts":["a:::1"]`, `"extra_hosts":["a=[::1]"]`},
+		{`"ulimits":{"nofile":1024}`, `"ulimits":{"nofile":{"soft":1024,"hard":1024}}`},
+		{`"mem_limit":"1.5g"`, `"mem_limit":1610612736`},
+		{`"mem_limit":"512M"`, `"mem_limit":"512mb"`},
+		{`"shm_size":"64m"`, `"shm_size":null`},
+		{`"restart":false`, `"restart":"no"`},
+		{`"restart":" Always "`, `"restart":"always"`},
+		{`"stop_grace_period":"500ms"`, `"stop_grace_period":"1s"`},
+		{`"stop_grace_period":"1m30s"`, `"stop_grace_period":"90s"`},
+		{`"stop_signal":"term"`, `"stop_signal":"SIGTERM"`},
+		{`"stop_signal":9`, `"stop_signal":"9"`},
+		{`"cap_add":["net_admin","CAP_SYS_TIME"]`, `"cap_add":["SYS_TIME","NET_ADMIN","NET_ADMIN"]`},
+		{`"devices":["/dev/a"]`, `"devices":[{"source":"/dev/a","target":"/dev/a","permissions":"mwr"}]`},
+		{`"command":"a b 'c d'"`, `"command":["a","b","c d"]`},
+		{`"command":null`, `"user":""`},
+		{`"dns":"1.1.1.1"`, `"dns":["1.1.1.1"]`},
+		{`"tmpfs":"/run:size=1m"`, `"tmpfs":["/run/:size=1m"]`},
+		{`"volumes":["data:/d:ro,nocopy"]`, `"volumes":[{"type":"volume","source":"data","target":"/d/","read_only":true,"volume":{"nocopy":true}}]`},
+		{`"volumes":[" data : /d "]`, `"volumes":["data:/d"]`},
+		{`"volumes":["/anon"]`, `"volumes":[{"type":"volume","target":"/anon"}]`},
+		{`"networks":["front","back"]`, `"networks":{"back":null,"front":{"aliases":["web"]}}`},
+		{`"networkMode":"host"`, `"network_mode":"host"`},
+		{`"network_mode":"front"`, `"networks":["front"]`},
+		{`"healthcheck":{"test":"true","startPeriod":"1s"}`, `"healthcheck":{"test":["CMD-SHELL","true"],"start_period":"1000ms"}`},
+		{`"healthcheck":{"disable":true,"interval":"1s"}`, `"healthcheck":{"test":["NONE"]}`},
+		{`"healthcheck":{}`, `"healthcheck":null`},
+		{`"ports":["80"]`, `"ports":["80:80/tcp"]`},
+		{`"ports":[80,"81:81","80:80"]`, `"ports":["80-81:80-81"]`},
+		{`"ports":["[::1]:80:81"]`, `"ports":[{"target":81,"published":80,"host_ip":"::1","protocol":"tcp"}]`},
+		{`"tty":"yes"`, `"tty":true`},
+		{`"working_dir":"/a/"`, `"working_dir":"/a"`},
+		{`"sysctls":["net.core.somaxconn=1024"]`, `"sysctls":{"net.core.somaxconn":1024}`},
+		{`"x-anything":{"deep":[1]}`, `"user":null`},
+	} {
+		a, pa := web(t, c[0])
+		b, pb := web(t, c[1])
+		if Refusal(pa) != nil || Refusal(pb) != nil {
+			t.Errorf("%s: %v %v", c[0], Refusal(pa), Refusal(pb))
+		}
+		if diff := cmp.Diff(a, b); diff != "" {
+			t.Errorf("%s is not %s:\n%s", c[0], c[1], diff)
+		}
+	}
+}
+
+func TestValues(t *testing.T) {
+	get := func(body string) state.Spec {
+		s, problems := web(t, body)
+		if len(problems) > 0 {
+			t.Errorf("%s: %v", body, problems)
+		}
+		return s.Spec
+	}
+	if got, want := get(`"restart":"on-failure:3"`).Restart, (state.RestartPolicy{Name: "on-failure", MaxRetries: 3}); got != want {
+		t.Error(got)
+	}
+	if got := get(`"cpus":0.1`).NanoCPUs; got != 100_000_000 {
+		t.Error(got)
+	}
+	if got := get(`"cpus":"1.75"`).NanoCPUs; got != 1_750_000_000 {
+		t.Error(got)
+	}
+	if got := get(`"command":[]`).Command; got == nil || len(got) != 0 {
+		t.Errorf("an empty command must clear the image's, got %#v", got)
+	}
+	if got := get(`"command":""`).Command; got == nil || len(got) != 0 {
+		t.Errorf("an empty command must clear the image's, got %#v", got)
+	}
+	if got := get(`"command":"echo $HOME"`).Command; !cmp.Equal(got, []string{"echo", "$HOME"}) {
+		t.Errorf("a $ in a release is a $, got %q", got)
+	}
+	if got := get(`"environment":{"A":"${B:-c}$$"}`).Environment["A"]; got != "${B:-c}$$" {
+		t.Errorf("a $ in a release is a $, got %q", got)
+	}
+	if got := get(`"ulimits":{"memlock":{"soft":8589934592,"hard":-1}}`).Ulimits["memlock"]; got != (state.Ulimit{Soft: 8 << 30, Hard: -1}) {
+		t.Error(got)
+	}
+	if got := get(`"init":false`).Init; got == nil || *got {
+		t.Error("init: false is lost")
+	}
+	if got := get(`"healthcheck":{"interval":"250ms"}`).Healthcheck; got == nil || got.Test != nil || got.Interval != state.Duration(250*time.Millisecond) {
+		t.Errorf("timing alone must keep the image's command, got %+v", got)
+	}
+	if got := get(`"tty":false`).Tty; got {
+		t.Error("tty: false is lost")
+	}
+	if got := get(`"networks":{"back":{},"front":{"priority":5}}`).MainNetwork; got != "front" {
+		t.Errorf("the main network must be the one of highest priority, got %s", got)
+	}
+	if got := get(`"mem_limit":"2t"`).Memory; got != 2<<40 {
+		t.Error(got)
+	}
+}
+
+// Every problem names its path and its reason, and nothing crashes.
+func TestProblems(t *testing.T) {
+	for _, c := range []struct{ body, want string }{
+		{`"build":"."`, `services.web.build: ignored: images are built before a release is made; the image is used`},
+		{`"volumes":["/etc:/host"]`, `services.web.volumes[0]: ignored: the host's path /etc is not mounted; use a label io.balena.features.* for access to the host`},
+		{`"volumes":[{"type":"bind","source":"/etc","target":"/host"}]`, `services.web.volumes[0]: ignored: the host's path /etc is not mounted; use a label io.balena.features.* for access to the host`},
+		{`"volumes":["other:/d"]`, `services.web.volumes[0]: warned: the volume other is not declared under volumes; it is made with default settings`},
+		{`"volumes":[{"type":"volume","source":"data","target":"/d","volume":{"subpath":"x"}}]`, `services.web.volumes[0].volume.subpath: rejected: the whole volume would be mounted instead (needs engine API 1.45; the oldest supported one is 1.41)`},
+		{`"volumes":["data:/d","/d"]`, `services.web.volumes[1]: rejected: /d is mounted twice`},
+		{`"volumes":["data:relative"]`, `services.web.volumes[0]: rejected: want a path in the container that begins with /, got "relative"`},
+		{`"volumes":[{"type":"cluster","target":"/d"}]`, `services.web.volumes[0].type: rejected: want volume or tmpfs, got cluster`},
+		{`"healthcheck":{"test":"x","start_interval":"1s"}`, `services.web.healthcheck.start_interval: ignored: the interval is used from the beginning (needs engine API 1.44; the oldest supported one is 1.41)`},
+		{`"healthcheck":{"test":["curl"]}`, `services.web.healthcheck.test: rejected: a list begins with NONE, with CMD and the command's words, or with CMD-SHELL and one line`},
+		{`"healthcheck":{"test":[1,{}]}`, `services.web.healthcheck.test[1]: rejected: want text, got a mapping`},
+		{`"healthcheck":{"test":"x","interval":"1us"}`, `services.web.healthcheck.interval: rejected: the engine's shortest time is 1ms, got 1µs`},
+		{`"networks":["none-such"]`, `services.web.networks.none-such: rejected: the network is not declared under networks`},
+		{`"network_mode":"service:db"`, `services.web.network_mode: rejected: service:db: sharing with another container is not supported yet`},
+		{`"network_mode":"container:abc"`, `services.web.network_mode: rejected: container:abc: sharing with another container is not supported yet`},
+		{`"network_mode":"host","networks":["front"]`, `services.web.network_mode: rejected: cannot be set together with networks`},
+		{`"network_mode":"host","ports":["80"]`, `services.web.ports: ignored: no port is published with network_mode host`},
+		{`"networks":{"front":{"mac_address":"02:42:ac:11:00:02"}}`, `services.web.networks.front.mac_address: ignored: use mac_address of the service (needs engine API 1.44; the oldest supported one is 1.41)`},
+		{`"networks":{"front":{"ipv4_address":"10.0.0"}}`, `services.web.networks.front.ipv4_address: rejected: want an IP address, got "10.0.0"`},
+		{`"restart":"allways"`, `services.web.restart: rejected: want no, always, unless-stopped, on-failure or on-failure:<times>, got "allways"`},
+		{`"mem_limit":"lots"`, `services.web.mem_limit: rejected: want a size such as 512m or 1.5g, got "lots"`},
+		{`"mem_limit":"1m"`, `services.web.mem_limit: rejected: the engine needs at least 6m for a container`},
+		{`"stop_grace_period":"soon"`, `services.web.stop_grace_period: rejected: want a duration such as 10s or 1m30s, got "soon"`},
+		{`"stop_grace_period":10`, `services.web.stop_grace_period: warned: has no unit; taken as seconds`},
+		{`"privileged":"maybe"`, `services.web.privileged: rejected: want true or false, got "maybe"`},
+		{`"cpu_shares":-1`, `services.web.cpu_shares: rejected: want a whole number, not negative, got -1`},
+		{`"cpus":"NaN"`, `services.web.cpus: rejected: want a number, not negative, got "NaN"`},
+		{`"environment":"A=1"`, `services.web.environment: rejected: want a mapping or a list of key=value, got "A=1"`},
+		{`"environment":{"A":["x"]}`, `services.web.environment.A: rejected: want text, got a list`},
+		{`"environment":{"A":"x\u0000y"}`, `services.web.environment.A: rejected: contains a NUL character`},
+		{`"environment":["HOME"]`, `services.web.environment.HOME: ignored: has no value`},
+		{`"command":"echo 'open"`, `services.web.command: rejected: cannot be split into words (invalid command line string); write it as a list`},
+		{`"ports":["80:90:100:x"]`, `services.web.ports[0]: rejected: 80:90:100:x: invalid IP address: 80:90`},
+		{`"ports":["1-3:1-2"]`, `services.web.ports[0]: rejected: 1-3:1-2: invalid ranges specified for container and host Ports: 1-2 and 1-3`},
+		{`"ports":["1-3:1"]`, `services.web.ports[0]: rejected: 1-3:1: a range of host ports needs a range of container ports of the same length`},
+		{`"ports":["1-65535:1-65535","1-2:1-2/udp"]`, `services.web.ports[1]: ok`},
+		{`"ports":[{"published":80}]`, `services.web.ports[0]: rejected: target is missing`},
+		{`"ulimits":{"nofile":{"soft":"x","hard":1}}`, `services.web.ulimits.nofile.soft: rejected: want a whole number, got "x"`},
+		{`"ulimits":{"nofile":{"soft":2,"hard":1}}`, `services.web.ulimits.nofile: rejected: soft is more than hard`},
+		{`"extra_hosts":["nohost"]`, `services.web.extra_hosts: rejected: invalid additional host, missing IP: nohost; write host=address`},
+		{`"extra_hosts":["a=b"]`, `services.web.extra_hosts.a: rejected: want an IP address, got "b"`},
+		{`"devices":["dev"]`, `services.web.devices[0]: rejected: want paths that begin with /, got "dev:dev"`},
+		{`"image":"UP CASE"`, `services.web.image: rejected: "UP CASE" is not an image: invalid reference format: repository name (library/UP CASE) must be lowercase`},
+		{`"image":""`, `services.web.image: rejected: the service has no image; build it first and name the result here`},
+		{`"enviroment":{}`, `services.web.enviroment: ignored: not an attribute of the compose specification`},
+		{`"depends_on":["db"]`, `services.web.depends_on.db: rejected: there is no service db`},
+		{`"depends_on":{"db":{"required":false}}`, `services.web.depends_on.db: warned: there is no service db; it is not required and not waited for`},
+		{`"depends_on":["web"]`, `services.web.depends_on: rejected: the services wait for each other: web → web`},
+		{`"labels":{"io.balena.update.strategy":"hand-over"}`, `services.web.labels.io.balena.update.strategy: warned: hand-over is not supported yet; download-then-kill is used`},
+		{`"labels":{"io.resin.features.dbus":"1"}`, `services.web.labels.io.balena.features.dbus: warned: has no effect yet`},
+		{`"labels":{"io.balena.app-id":"1"}`, `services.web.labels.io.balena.app-id: ignored: set by the supervisor`},
+	} {
+		s, problems := web(t, c.body)
+		got := lines(problems)
+		if strings.HasSuffix(c.want, ": ok") && got == "" && len(s.Spec.Ports) == 1<<16-1+2 {
+			continue
+		}
+		if got != c.want {
+			t.Errorf("%s\n got %s\nwant %s", c.body, got, c.want)
+		}
+	}
+}
+
+func TestUpdateLabelsRestartNothing(t *testing.T) {
+	a, _ := web(t, `"labels":{"mine":"1","io.balena.update.strategy":"download-then-kill"}`)
+	b, _ := web(t, `"labels":{"mine":"1","io.resin.update.strategy":"kill-then-download"}`)
+	if b.Strategy != "kill-then-download" {
+		t.Error(b.Strategy)
+	}
+	if a.Hash != b.Hash {
+		t.Error("another update strategy replaces the container")
+	}
+	if diff := cmp.Diff(map[string]string{"mine": "1"}, a.Spec.Labels); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestDependencies(t *testing.T) {
+	p, problems := release(t, `{"services":{
+		"a":{"image":"i","depends_on":{"c":{"condition":"service_healthy"},"b":{"condition":"service_completed_successfully","restart":true}}},
+		"b":{"image":"i","restart":"no"},
+		"c":{"image":"i","depends_on":["b"]}}}`)
+	want := []state.Dependency{{Service: "b", Condition: state.Completed}, {Service: "c", Condition: state.Healthy}}
+	if diff := cmp.Diff(want, p.Services["a"].DependsOn); diff != "" {
+		t.Error(diff)
+	}
+	if got, want := lines(problems), "services.a.depends_on.b.restart: ignored: a service is not restarted because another one was updated"; got != want {
+		t.Error(got)
+	}
+
+	_, problems = release(t, `{"services":{
+		"x":{"image":"i","depends_on":["c"]},
+		"a":{"image":"i","depends_on":["b"]},
+		"b":{"image":"i","depends_on":["c"]},
+		"c":{"image":"i","depends_on":["a"]}}}`)
+	if got, want := lines(problems), "services.a.depends_on: rejected: the services wait for each other: a → b → c → a"; got != want {
+		t.Error(got)
+	}
+
+	_, problems = release(t, `{"services":{
+		"a":{"image":"i","depends_on":{"b":{"condition":"service_completed_successfully"},"c":{"condition":"service_healthy"}}},
+		"b":{"image":"i"},
+		"c":{"image":"i","healthcheck":{"disable":true}}}}`)
+	want2 := "services.a.depends_on.b: warned: b is restarted whenever it ends; set restart: no or on-failure there\n" +
+		"services.a.depends_on.c: rejected: c has its health check switched off and can never become healthy"
+	if got := lines(problems); got != want2 {
+		t.Error(got)
+	}
+}
+
+func TestDefaultNetworkExactlyWhenUsed(t *testing.T) {
+	for doc, want := range map[string]bool{
+		`{"services":{"a":{"image":"i"}}}`:                                                 true,
+		`{"services":{"a":{"image":"i","network_mode":"host"}}}`:                           false,
+		`{"services":{"a":{"image":"i","network_mode":"none"}}}`:                           false,
+		`{"services":{"a":{"image":"i","networks":["n"]}},"networks":{"n":{}}}`:            false,
+		`{"services":{"a":{"image":"i","networks":["n","default"]}},"networks":{"n":{}}}`:  true,
+		`{"services":{"a":{"image":"i","network_mode":"host"},"b":{"image":"i"}}}`:         true,
+		`{"services":{"a":{"image":"i","network_mode":"host"}},"networks":{"default":{}}}`: true,
+		`{"services":{}}`: false,
+		`{}`:              false,
+	} {
+		p, problems := release(t, doc)
+		if _, got := p.Networks["default"]; got != want || len(problems) > 0 {
+			t.Errorf("%s: default network %v, want %v %v", doc, got, want, problems)
+		}
+	}
+}
+
+func TestPortClash(t *testing.T) {
+	_, problems := release(t, `{"services":{"a":{"image":"i","ports":["80:1"]},"b":{"image":"i","ports":["80:2"]},"c":{"image":"i","ports":["80:2/udp"]}}}`)
+	if got, want := lines(problems), "services.b.ports: warned: the host's port 80/tcp is also published by a; only one of them can start"; got != want {
+		t.Error(got)
+	}
+}
+
+func TestTopLevelProblems(t *testing.T) {
+	for doc, want := range map[string]string{
+		`{"services":[]}`:                                                `services: rejected: want a mapping from names, got a list`,
+		`{"services":{"a":null}}`:                                        `services.a.image: rejected: the service has no image; build it first and name the result here`,
+		`{"services":{"a":1}}`:                                           `services.a: rejected: want a mapping, got 1`,
+		`{"services":{"a/b":{"image":"i"}}}`:                             `services.a/b: rejected: a name consists of letters, digits, dots, dashes and underscores and begins with a letter or digit`,
+		`{"networks":{"n":{"external":true}}}`:                           `networks.n.external: rejected: networks outside the app are not supported yet`,
+		`{"volumes":{"v":{"external":{"name":"x"}}}}`:                    `volumes.v.external: rejected: volumes outside the app are not supported yet`,
+		`{"volumes":{"v":{"external":false}}}`:                           ``,
+		`{"networks":{"n":{"driver":"overlay"}}}`:                        `networks.n.driver: rejected: overlay: there is no swarm on a device`,
+		`{"networks":{"n":{"ipam":{"config":[{"subnet":"10.0.0/8"}]}}}}`: `networks.n.ipam.config[0].subnet: rejected: want a subnet such as 10.1.0.0/24, got "10.0.0/8"`,
+		`{"networks":{"n":{"ipam":{"config":[{"subnet":"10.0.0.0/8","gateway":"11.0.0.1"}]}}}}`: `networks.n.ipam.config[0].gateway: rejected: 11.0.0.1 is not in 10.0.0.0/8`,
+		`{"configs":{"c":{"file":"x"}}}`: `configs: ignored: put the file into the image or a volume`,
+		`{"x-mine":1,"version":"3"}`:     `version: ignored: obsolete; the current specification is always used`,
+	} {
+		if _, problems := release(t, doc); lines(problems) != want {
+			t.Errorf("%s\n got %s\nwant %s", doc, lines(problems), want)
+		}
+	}
+}
+
+func TestManyPortsAreRefusedQuickly(t *testing.T) {
+	body := strings.Repeat(`"1-65535:1-65535",`, 20_000)
+	start := time.Now()
+	_, problems := web(t, `"ports":[`+strings.TrimSuffix(body, ",")+`]`)
+	if Refusal(problems) == nil || time.Since(start) > 10*time.Second {
+		t.Errorf("after %v: %v", time.Since(start), Refusal(problems))
+	}
+}
+
+func TestLoadDoesNotChangeTheDocument(t *testing.T) {
+	const doc = `{"services":{"web":{"image":"i","ports":["80"],"ulimits":{"nofile":1},"networks":["n"],"depends_on":{"db":null},"volumes":["v:/v"]},"db":{"image":"i","restart":"no"}},"networks":{"n":null},"volumes":{"v":null}}`
+	var v map[string]any
+	if err := json.Unmarshal([]byte(doc), &v); err != nil {
+		t.Fatal(err)
+	}
+	first, _, err := Load(t.Context(), Options{Release: true}, v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var again map[string]any
+	if err := json.Unmarshal([]byte(doc), &again); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(again, v); diff != "" {
+		t.Error(diff)
+	}
+	second, _, _ := Load(t.Context(), Options{Release: true}, v)
+	if diff := cmp.Diff(first, second); diff != "" {
+		t.Error(diff)
+	}
+}
