@@ -24,6 +24,7 @@ func symptoms() []symptom {
 	return []symptom{
 		{"toomanyrequests", state.ClassRateLimit},
 		{"too many requests", state.ClassRateLimit},
+		{"parsing http 429 response", state.ClassRateLimit},
 		{"no space left on device", state.ClassSpace},
 		{"disk quota exceeded", state.ClassSpace},
 		{"no such host", state.ClassDNS},
@@ -40,13 +41,16 @@ func symptoms() []symptom {
 		{"manifest unknown", state.ClassNotFound},
 		{"manifest for ", state.ClassNotFound},
 		{"name unknown", state.ClassNotFound},
+		{"parsing http 404 response", state.ClassNotFound},
+		{"permission denied", state.ClassEngine}, // the engine's own files
 		{"unauthorized", state.ClassAuth},
 		{"authentication required", state.ClassAuth},
 		{"access denied", state.ClassAuth},
 		{"access to the resource is denied", state.ClassAuth},
 		{"no basic auth credentials", state.ClassAuth},
 		{"denied:", state.ClassAuth},
-		{"403 forbidden", state.ClassAuth},
+		{"parsing http 401 response", state.ClassAuth},
+		{"parsing http 403 response", state.ClassAuth},
 		{"connection refused", state.ClassNetwork},
 		{"connection reset", state.ClassNetwork},
 		{"no route to host", state.ClassNetwork},
@@ -58,6 +62,7 @@ func symptoms() []symptom {
 		{"broken pipe", state.ClassNetwork},
 		{"received unexpected http status: 5", state.ClassNetwork},
 		{"received unexpected http status: 4", state.ClassNetwork},
+		{"invalid character '<'", state.ClassNetwork}, // a web page instead of a registry
 		{"filesystem layer verification failed", state.ClassNetwork},
 		{"no such image", state.ClassNotFound},
 	}

@@ -137,6 +137,9 @@ func readPull(r io.Reader, progress Progress) error {
 	}
 }
 
+// mostLayer is more than a layer can be; sums of such sizes do not overflow.
+const mostLayer = 1 << 45
+
 type layer struct{ done, total int64 }
 
 // layers adds up a download. A layer that starts again does not count back.
@@ -151,11 +154,9 @@ func (s *layers) add(l pullLine) bool {
 	now := was
 	switch l.Status {
 	case "Downloading":
-		now.total = max(was.total, l.ProgressDetail.Total)
+		now.total = max(was.total, min(l.ProgressDetail.Total, mostLayer))
 		now.done = max(was.done, l.ProgressDetail.Current)
-		if now.total > 0 {
-			now.done = min(now.done, now.total)
-		}
+		now.done = min(now.done, now.total)
 	case "Download complete", "Pull complete":
 		now.done = was.total
 	}
