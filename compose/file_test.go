@@ -157,14 +157,19 @@ func FuzzLoad(f *testing.F) {
 			t.Fatalf("two answers:\n%s\n\n%s", lines(pa), lines(pb))
 		}
 		if Refusal(pa) == nil {
-			for name, s := range a.Services {
-				if s.Hash != b.Services[name].Hash {
-					t.Fatalf("%s: two hashes", name)
-				}
-				if s.Image == "" || s.Hash == "" || s.Strategy == "" {
-					t.Fatalf("%s is not complete: %+v", name, s)
-				}
-			}
+			complete(t, a, b)
 		}
 	})
+}
+
+// complete checks that a project that was accepted, read twice, lacks nothing.
+func complete(t *testing.T, a, b Project) {
+	for name, s := range a.Services {
+		if s.Hash != b.Services[name].Hash {
+			t.Fatalf("%s: two hashes", name)
+		}
+		if s.Image == "" || s.Hash == "" || s.Strategy == "" {
+			t.Fatalf("%s is not complete: %+v", name, s)
+		}
+	}
 }

@@ -254,7 +254,7 @@ func TestProblems(t *testing.T) {
 		{`"devices":["dev"]`, `services.web.devices[0]: rejected: want paths that begin with /, got "dev:dev"`},
 		{`"image":"UP CASE"`, `services.web.image: rejected: "UP CASE" is not an image: invalid reference format: repository name (library/UP CASE) must be lowercase`},
 		{`"image":""`, `services.web.image: rejected: the service has no image; build it first and name the result here`},
-		{`"enviroment":{}`, `services.web.enviroment: ignored: not an attribute of the compose specification`},
+		{`"environments":{}`, `services.web.environments: ignored: not an attribute of the compose specification`},
 		{`"depends_on":["db"]`, `services.web.depends_on.db: rejected: there is no service db`},
 		{`"depends_on":{"db":{"required":false}}`, `services.web.depends_on.db: warned: there is no service db; it is not required and not waited for`},
 		{`"depends_on":["web"]`, `services.web.depends_on: rejected: the services wait for each other: web → web`},

@@ -324,20 +324,26 @@ func FuzzDecodeV3(f *testing.F) {
 		}
 		for _, app := range a.Apps {
 			for name, s := range app.Services {
-				if s.Name != name || s.Image == "" || s.Hash == "" || s.Strategy == "" {
-					t.Fatalf("%s is not complete: %+v", name, s)
-				}
-				for _, d := range s.DependsOn {
-					if _, ok := app.Services[d.Service]; !ok {
-						t.Fatalf("%s depends on %s, which is not there", name, d.Service)
-					}
-				}
-				for n := range s.Spec.Networks {
-					if _, ok := app.Networks[n]; !ok {
-						t.Fatalf("%s joins %s, which is not there", name, n)
-					}
-				}
+				complete(t, app, name, s)
 			}
 		}
 	})
+}
+
+// complete checks that an accepted service lacks nothing and names nothing that
+// its app does not have.
+func complete(t *testing.T, app state.App, name string, s state.Service) {
+	if s.Name != name || s.Image == "" || s.Hash == "" || s.Strategy == "" {
+		t.Fatalf("%s is not complete: %+v", name, s)
+	}
+	for _, d := range s.DependsOn {
+		if _, ok := app.Services[d.Service]; !ok {
+			t.Fatalf("%s depends on %s, which is not there", name, d.Service)
+		}
+	}
+	for n := range s.Spec.Networks {
+		if _, ok := app.Networks[n]; !ok {
+			t.Fatalf("%s joins %s, which is not there", name, n)
+		}
+	}
 }
