@@ -246,13 +246,11 @@ func (p *planner) mismatchOr(a *appPlan, c state.Container, want state.Service, 
 	return &or
 }
 
-// runs reports whether the container was made from the wanted image. Where the
-// engine lost the reference, the image's ID in the cloud decides.
+// runs reports whether the container was made from the wanted image. An image
+// that is not here is fetched first; only then is it known to be the same.
 func (p *planner) runs(c state.Container, want state.Service) bool {
-	if id, ok := p.imageID(want.Image); ok {
-		return c.Image == id
-	}
-	return want.ImageID != 0 && c.ImageID == want.ImageID
+	id, here := p.imageID(want.Image)
+	return here && c.Image == id
 }
 
 func attached(c state.Container, want state.Service) bool {

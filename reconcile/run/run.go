@@ -78,6 +78,7 @@ type Runner struct {
 	done    chan result
 	flights map[reconcile.Key]flight
 	ended   map[reconcile.Key]bool // succeeded since the last look
+	blinks  int                    // looks that failed in a row
 
 	mu       sync.Mutex
 	target   state.Target
@@ -189,10 +190,9 @@ func (r *Runner) pass(ctx context.Context, wg *sync.WaitGroup) time.Time {
 	world, err := r.cfg.Device.Observe(ctx)
 	now := time.Now()
 	if err != nil {
-		r.cfg.Log.Warn().Err(err).Msg("cannot look at the device; trying again")
-		r.publish(func(s *Status) { s.Err, s.Settled = err, false })
-		return now.Add(time.Second)
+		return r.blind(err, now)
 	}
+	r.blinks = 0
 	r.mu.Lock()
 	target, hasGoal := r.target, r.hasGoal
 	facts := reconcile.Facts{Now: now, Failures: maps.Clone(r.failures)}
@@ -228,6 +228,16 @@ func (r *Runner) pass(ctx context.Context, wg *sync.WaitGroup) time.Time {
 	return r.due(plan, now)
 }
 
+// blind is a pass in which the engine did not answer.
+func (r *Runner) blind(err error, now time.Time) time.Time {
+	r.blinks++
+	if r.blinks == 1 {
+		r.cfg.Log.Warn().Err(err).Msg("cannot look at the device; trying until the engine answers")
+	}
+	r.publish(func(s *Status) { s.Err, s.Settled = err, false })
+	return now.Add(min(time.Second<<min(r.blinks-1, 10), 10*time.Second))
+}
+
 // unshown remembers steps that ended well and are planned again all the same: a
 // fault of ours. They rest like failures, so that it cannot become a loop.
 func (r *Runner) unshown(p reconcile.Plan, now time.Time) bool {
@@ -242,7 +252,7 @@ func (r *Runner) unshown(p reconcile.Plan, now time.Time) bool {
 	return found
 }
 
-// forget drops failures of steps that no longer belong to the way.
+// forget drops failures of steps that are done or no longer on the way.
 func (r *Runner) forget(p reconcile.Plan) {
 	planned := make(map[reconcile.Key]bool, len(p.Nodes))
 	for _, n := range p.Nodes {
@@ -362,7 +372,6 @@ func (r *Runner) land(x result) {
 	r.cancels[x.key]()
 	delete(r.cancels, x.key)
 	delete(r.progress, x.key)
-	_, hadFailed := r.failures[x.key]
 	r.mu.Unlock()
 	e := Event{Node: f.node, At: now, Ended: true, Took: now.Sub(f.since), Err: x.err}
 	switch {
@@ -372,14 +381,8 @@ func (r *Runner) land(x result) {
 	case x.err != nil:
 		r.fail(f.node, x.err, now)
 	default:
-		r.ended[x.key] = true
+		r.ended[x.key] = true // an earlier failure is forgotten when the effect shows
 		r.cfg.Log.Info().Str("step", f.node.Title()).Dur("took", e.Took).Msg("done")
-		if hadFailed {
-			r.mu.Lock()
-			delete(r.failures, x.key)
-			r.mu.Unlock()
-			r.save()
-		}
 	}
 	r.cfg.Event(e)
 }
