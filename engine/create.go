@@ -140,7 +140,7 @@ func (d doing) nameTaken(ctx context.Context, s reconcile.Create, o options, ima
 	}
 	mine := holder.Config.Labels[state.LabelSpec] == s.Service.Hash && holder.State.Status == "created" && holder.Image == imageID
 	if d.sameService(holder, s.App, s.Service.Name) && mine {
-		if d.attached(holder, s, o) {
+		if attached(holder, s) {
 			return true, nil
 		}
 		return false, d.discard(ctx, holder.ID)
@@ -149,8 +149,8 @@ func (d doing) nameTaken(ctx context.Context, s reconcile.Create, o options, ima
 }
 
 // attached reports whether a container has every network it should have.
-func (d doing) attached(c container.InspectResponse, s reconcile.Create, o options) bool {
-	for _, n := range o.others {
+func attached(c container.InspectResponse, s reconcile.Create) bool {
+	for n := range s.Service.Spec.Networks {
 		if c.NetworkSettings == nil || c.NetworkSettings.Networks[state.NetworkName(s.App.UUID, n)] == nil {
 			return false
 		}

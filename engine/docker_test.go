@@ -3,11 +3,10 @@
 package engine_test
 
 import (
-	"os"
+	"sync"
 	"testing"
 
 	"github.com/rs/zerolog"
-	"go.uber.org/goleak"
 
 	"deckhand/engine"
 	"deckhand/engine/enginetest"
@@ -15,24 +14,17 @@ import (
 	"deckhand/test/dockerd"
 )
 
-var docker *dockerd.Engine
-
-func TestMain(m *testing.M) {
-	var stop func()
-	docker, stop = dockerd.StartMain()
-	code := m.Run()
-	stop()
-	if err := goleak.Find(); err != nil && code == 0 {
-		os.Stderr.WriteString(err.Error())
-		code = 1
-	}
-	os.Exit(code)
-}
+// docker is the engine that the tests of this package share.
+var docker = sync.OnceValue(func() *dockerd.Engine {
+	e, stop := dockerd.StartMain()
+	atEnd = append(atEnd, stop)
+	return e
+})
 
 func open(t *testing.T, change func(*engine.Config)) *engine.Engine {
 	t.Helper()
 	cfg := engine.Config{
-		Host: docker.Host, RunDir: docker.Dir(t), Log: zerolog.New(zerolog.NewTestWriter(t)),
+		Host: docker().Host, RunDir: docker().Dir(t), Log: zerolog.New(zerolog.NewTestWriter(t)),
 		Identity: func() state.Identity {
 			return state.Identity{UUID: "d0", Name: "bright-sun", DeviceType: "generic-amd64", Arch: "amd64", OSVersion: "Debian 12"}
 		},

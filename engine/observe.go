@@ -100,7 +100,7 @@ func (k look) app(uuid string, id int64) *state.AppNow {
 		a = &state.AppNow{UUID: uuid}
 		k.apps[uuid] = a
 	}
-	if a.ID == 0 {
+	if id != 0 && (a.ID == 0 || id < a.ID) { // labels may disagree; lists come in any order
 		a.ID = id
 	}
 	return a
@@ -136,7 +136,8 @@ func (k look) container(c container.Summary) {
 		k.skip("container", c.ID, name, "its name is not <service>_<image>_<release>_<commit>")
 		return
 	}
-	app := k.app(uuid, number(label(c.Labels, state.LabelAppID)))
+	appID := number(label(c.Labels, state.LabelAppID))
+	app := k.app(uuid, appID)
 	health, exit := readStatus(c.Status)
 	now := state.Container{
 		ID: c.ID, Name: name, Service: service, ServiceID: number(label(c.Labels, state.LabelServiceID)),
@@ -148,7 +149,7 @@ func (k look) container(c container.Summary) {
 		now.ExitCode = exit
 	}
 	now.Networks = networksOf(c, uuid)
-	now.Volumes = volumesOf(c, app.ID)
+	now.Volumes = volumesOf(c, appID)
 	app.Containers = append(app.Containers, now)
 }
 

@@ -85,7 +85,7 @@ func launch() (*Engine, error) {
 		err = e.run()
 	}
 	if err != nil {
-		e.end()
+		_ = e.end() // what went wrong before matters more
 		return nil, errors.Join(fmt.Errorf("start dockerd: %w", err), s.release())
 	}
 	return e, nil

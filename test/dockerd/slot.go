@@ -110,8 +110,9 @@ func (s *slot) clean() error {
 // nothing, then whatever remains.
 func (s *slot) killAll() {
 	ids, _ := os.ReadDir(s.path("data/containers"))
-	deadline := time.Now().Add(10 * time.Second)
-	for time.Now().Before(deadline) {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); <-tick.C {
 		left := s.processes(ids)
 		if len(left) == 0 {
 			return
@@ -119,7 +120,6 @@ func (s *slot) killAll() {
 		for _, pid := range left {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
 }
 

@@ -1,0 +1,189 @@
+package engine_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"deckhand/engine"
+	"deckhand/reconcile"
+	"deckhand/state"
+)
+
+// fake answers what a real engine says only in bad moments.
+type fake struct {
+	api string // Api-Version header
+
+	mu      sync.Mutex
+	answers map[string][]string // "METHOD /path" → status and body, the last one again and again
+	seen    []string
+}
+
+func (f *fake) ServeHTTP(w http.ResponseWriter, q *http.Request) {
+	if f.api != "" {
+		w.Header().Set("Api-Version", f.api)
+	}
+	if q.URL.Path == "/_ping" {
+		return
+	}
+	path := q.URL.Path
+	if _, rest, ok := strings.Cut(strings.TrimPrefix(path, "/"), "/"); ok {
+		path = "/" + rest // without the version
+	}
+	key := q.Method + " " + path
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.seen = append(f.seen, q.Method+" "+q.URL.RequestURI())
+	list := f.answers[key]
+	if len(list) == 0 {
+		w.WriteHeader(http.StatusTeapot)
+		return
+	}
+	if len(list) > 1 {
+		f.answers[key] = list[1:]
+	}
+	status, body, _ := strings.Cut(list[0], " ")
+	var code int
+	_, _ = fmt.Sscan(status, &code)
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_, _ = fmt.Fprint(w, body)
+}
+
+func against(t *testing.T, f *fake) *engine.Engine {
+	t.Helper()
+	srv := httptest.NewServer(f)
+	t.Cleanup(srv.Close)
+	e, err := engine.New(engine.Config{Host: "tcp://" + strings.TrimPrefix(srv.URL, "http://")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { e.Close() })
+	return e
+}
+
+func TestVersion(t *testing.T) {
+	t.Setenv("DOCKER_API_VERSION", "1.24") // meant for other programs
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for api, want := range map[string]string{"": "names no API version", "1.40": "needed is 1.41"} {
+		e := against(t, &fake{api: api})
+		if _, err := e.Observe(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("API %q: %v", api, err)
+		}
+		if err := e.Ready(ctx); err == nil {
+			t.Errorf("API %q: ready", api)
+		}
+	}
+	for api, want := range map[string]string{"1.41": "/v1.41/", "1.99": "/v1.51/"} {
+		f := &fake{api: api, answers: map[string][]string{"GET /version": {`200 {"Version":"20.10.44","Components":[{"Name":"balenaEngine"}]}`}}}
+		i, err := against(t, f).Info(t.Context())
+		if err != nil || i.Name != "balenaEngine" || i.Version != "20.10.44" || !strings.Contains(f.seen[0], want) {
+			t.Errorf("API %q: %+v %v, asked %v", api, i, err, f.seen)
+		}
+	}
+}
+
+func TestBadHost(t *testing.T) {
+	for _, host := range []string{"", "docker.sock", "unix://"} {
+		if _, err := engine.New(engine.Config{Host: host}); err == nil || !strings.Contains(err.Error(), "unix:///path") {
+			t.Errorf("%q: %v", host, err)
+		}
+	}
+}
+
+const (
+	inspected = `200 {"Id":"c1","Name":"/web","State":{"Status":"%s","Dead":%t,"Restarting":false},"HostConfig":{},"Config":{}}`
+	busy      = `409 {"message":"removal of container c1 is already in progress"}`
+	gone      = `404 {"message":"No such container: c1"}`
+)
+
+func TestRemovalInProgressIsWaitedFor(t *testing.T) {
+	f := &fake{api: "1.41", answers: map[string][]string{
+		"DELETE /containers/c1":   {busy},
+		"GET /containers/c1/json": {fmt.Sprintf(inspected, "removing", false), gone},
+	}}
+	if err := against(t, f).Do(t.Context(), reconcile.Remove{Service: "web", Container: "c1"}, nil); err != nil {
+		t.Error(err)
+	}
+	want := []string{"DELETE /v1.41/containers/c1?v=1", "GET /v1.41/containers/c1/json", "GET /v1.41/containers/c1/json"}
+	if d := cmp.Diff(want, f.seen); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestDeadContainerIsForced(t *testing.T) {
+	f := &fake{api: "1.41", answers: map[string][]string{
+		"DELETE /containers/c1":   {`500 {"message":"unable to remove filesystem: device or resource busy"}`, "204 "},
+		"GET /containers/c1/json": {fmt.Sprintf(inspected, "dead", true)},
+	}}
+	if err := against(t, f).Do(t.Context(), reconcile.Remove{Service: "web", Container: "c1"}, nil); err != nil {
+		t.Error(err)
+	}
+	if last := f.seen[len(f.seen)-1]; !strings.Contains(last, "force=1") || !strings.Contains(last, "v=1") {
+		t.Errorf("asked %v", f.seen)
+	}
+}
+
+// Half an answer is an error and never a panic.
+func TestIncompleteAnswers(t *testing.T) {
+	f := &fake{api: "1.41", answers: map[string][]string{
+		"GET /containers/c1/json":    {`200 {}`},
+		"GET /containers/json":       {`200 [{}]`},
+		"GET /images/json":           {`200 [{}]`},
+		"GET /networks":              {`200 [{}]`},
+		"GET /volumes":               {`200 {"Volumes":[null,{}]}`},
+		"GET /images/i/json":         {`200 {}`},
+		"GET /volumes/0_v":           {`200 null`},
+		"GET /events":                {`200 {}`},
+		"POST /containers/create":    {`200 null`},
+		"POST /containers/c1/rename": {`409 {}`},
+		"GET /containers/web/json":   {`200 null`},
+		"GET /containers/_0_0_/json": {`200 {}`},
+		"POST /networks/create":      {`200 []`},
+		"DELETE /containers/c1":      {`500 null`},
+		"POST /containers/c1/start":  {`500 "`},
+	}}
+	e := against(t, f)
+	if w, err := e.Observe(t.Context()); err != nil || len(w.Apps) != 0 {
+		t.Errorf("%+v %v", w, err)
+	}
+	for _, s := range []reconcile.Step{
+		reconcile.Stop{Container: "c1"}, reconcile.Remove{Container: "c1"}, reconcile.Start{Container: "c1"},
+		reconcile.Rename{Container: "c1", Name: "web"}, reconcile.Await{Container: "c1", Condition: state.Started},
+		reconcile.RemoveImage{ID: "i"}, reconcile.CreateNetwork{}, reconcile.RemoveNetwork{ID: "n"},
+	} {
+		if err := e.Do(t.Context(), s, nil); err == nil {
+			t.Errorf("%T succeeded", s)
+		}
+	}
+	_ = e.Do(t.Context(), reconcile.Create{Service: state.Service{Image: "i"}}, nil)
+	_ = e.Do(t.Context(), reconcile.CreateVolume{Volume: state.Volume{Name: "v"}}, nil)
+}
+
+func TestCommitIsNotForTheEngine(t *testing.T) {
+	err := against(t, &fake{api: "1.41"}).Do(t.Context(), reconcile.Commit{Commit: "c"}, nil)
+	if err == nil || !strings.Contains(err.Error(), "store") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestCancelledStepSaysSo(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	e := against(t, &fake{api: "1.41"})
+	if err := e.Ready(ctx); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	err := e.Do(ctx, reconcile.Start{Service: "web", Container: "c1"}, nil)
+	if state.ClassOf(err) != state.ClassCancelled || !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+}
