@@ -197,6 +197,8 @@ func (b *Builder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // refuseRequest answers with a status alone: clients show no more than its reason.
 func refuseRequest(w http.ResponseWriter, status int) {
+	// Without this the server would read on before it answers, and the body is large.
+	w.Header().Set("Connection", "close")
 	http.Error(w, http.StatusText(status), status)
 }
 

@@ -435,7 +435,7 @@ func (n *normaliser) build(name string, s *types.ServiceConfig, fields map[strin
 	if strings.HasSuffix(s.Build.Context, ".git") || remote.MatchString(s.Build.Context) {
 		return fmt.Errorf("service %s: the build context %s is remote; only folders of the project can be built", name, s.Build.Context)
 	}
-	rel, err := n.src.relative(s.Build.Context)
+	rel, err := n.src.folder(s.Build.Context)
 	if err != nil {
 		return fmt.Errorf("service %s: the build context %w", name, err)
 	}

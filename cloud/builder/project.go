@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
 	"path"
 	"path/filepath"
 	"regexp"
@@ -153,6 +152,7 @@ func readCompose(ctx context.Context, src *source, file string) (*types.Project,
 			o.SkipInclude = true
 			o.SkipResolveEnvironment = true
 			o.SkipResolveLabels = true
+			o.ResolvePaths = false // people see the paths they wrote
 			o.Profiles = []string{"*"}
 			o.ResourceLoaders = []loader.ResourceLoader{fence{src}}
 		},
@@ -178,19 +178,21 @@ const projectName = "deckhandproject"
 func resolveFiles(p *types.Project, src *source) (*types.Project, error) {
 	for _, name := range sortedKeys(p.Services) {
 		s := p.Services[name]
-		var files []string
-		for _, f := range s.EnvFiles {
-			files = append(files, f.Path)
-		}
-		files = append(files, s.LabelFiles...)
-		for _, f := range files {
-			if err := src.checkReadable(f); err != nil {
-				return nil, fmt.Errorf("service %s: %w", name, err)
-			}
-		}
 		if len(s.PreStart) > 0 {
 			return nil, notAllowed(name, "pre_start")
 		}
+		var err error
+		for i := range s.EnvFiles {
+			if s.EnvFiles[i].Path, err = src.readable(s.EnvFiles[i].Path); err != nil {
+				return nil, fmt.Errorf("service %s: %w", name, err)
+			}
+		}
+		for i := range s.LabelFiles {
+			if s.LabelFiles[i], err = src.readable(s.LabelFiles[i]); err != nil {
+				return nil, fmt.Errorf("service %s: %w", name, err)
+			}
+		}
+		p.Services[name] = s
 	}
 	resolved, err := p.WithServicesEnvironmentResolved(true)
 	if err != nil {
@@ -199,25 +201,26 @@ func resolveFiles(p *types.Project, src *source) (*types.Project, error) {
 	return resolved.WithServicesLabelsResolved(true)
 }
 
-// checkReadable refuses a file that the compose file names and that is no small file of
-// the project. A missing one is left to the loader, which knows whether it is required.
-func (s *source) checkReadable(file string) error {
-	rel, err := filepath.Rel(s.dir, file)
-	if err != nil || !filepath.IsLocal(rel) {
-		return fmt.Errorf("the file %s is not inside the project", file)
+// readable is where a file that the compose file names lies on the disk. Anything but a
+// small file of the project is refused. A missing one is left to the loader, which knows
+// whether it is required.
+func (s *source) readable(file string) (string, error) {
+	full := filepath.Join(s.dir, file)
+	if !filepath.IsLocal(file) {
+		return "", fmt.Errorf("the file %s is not inside the project", file)
 	}
-	info, err := s.root.Stat(rel)
+	info, err := s.root.Stat(file)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil
+		return full, nil
 	case err != nil:
-		return fmt.Errorf("the file %s is not inside the project", rel)
+		return "", fmt.Errorf("the file %s is not inside the project", file)
 	case !info.Mode().IsRegular():
-		return fmt.Errorf("%s is not a file", rel)
+		return "", fmt.Errorf("%s is not a file", file)
 	case info.Size() > composeFileLimit:
-		return fmt.Errorf("the file %s is larger than %d kB", rel, composeFileLimit>>10)
+		return "", fmt.Errorf("the file %s is larger than %d kB", file, composeFileLimit>>10)
 	}
-	return nil
+	return full, nil
 }
 
 // projectEnvironment is the project's own .env file: the only variables that may be used.
@@ -253,9 +256,6 @@ func (f fence) Dir(string) string { return f.src.dir }
 var remote = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9+.-]*:|^git@`)
 
 func (f fence) refusal(file string) error {
-	if rel, err := filepath.Rel(f.src.dir, file); filepath.IsAbs(file) && err == nil && filepath.IsLocal(rel) {
-		file = rel // the loader asks again about what it made absolute itself
-	}
 	if remote.MatchString(file) || !filepath.IsLocal(file) && file != "" {
 		return fmt.Errorf("the file %s is not inside the project", file)
 	}
@@ -310,14 +310,13 @@ func child(doc map[string]any, key string) map[string]any {
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
-// relative is the clean slash path of an absolute path in the source.
-func (s *source) relative(abs string) (string, error) {
-	rel, err := filepath.Rel(s.dir, abs)
-	if err != nil || !filepath.IsLocal(rel) {
-		return "", fmt.Errorf("%s is not inside the project", abs)
+// folder is the clean path of a folder that the compose file names.
+func (s *source) folder(name string) (string, error) {
+	if !filepath.IsLocal(name) {
+		return "", fmt.Errorf("%s is not inside the project", name)
 	}
-	if _, err := s.root.Stat(rel); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return "", fmt.Errorf("%s is not inside the project", rel)
+	if _, err := s.root.Stat(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("%s is not inside the project", name)
 	}
-	return filepath.ToSlash(rel), nil
+	return path.Clean(name), nil
 }

@@ -185,7 +185,11 @@ func (j *job) buildOnce(ctx context.Context, s service, c cached, o *outcome, no
 	})
 	t := &teller{j: j, service: s.name, o: o}
 	id, err := j.b.engine.buildImage(ctx, reader, opts, t.line)
-	t.endStep()
+	if err != nil {
+		t.endStep(event.Failed)
+	} else {
+		t.endStep(event.Done)
+	}
 	_ = reader.Close()
 	if packed := packing.Wait(); packed != nil && !errors.Is(packed, io.ErrClosedPipe) {
 		return "", packed
@@ -362,7 +366,7 @@ func (t *teller) line(l line) {
 	switch {
 	case stepLine.MatchString(l.text):
 		kind = engineLine
-		t.endStep()
+		t.endStep(event.Done)
 		n, total, what, _ := stepOf(l.text)
 		t.since = time.Now()
 		t.step = event.Event{Type: event.Step, Service: t.service, N: n, Total: int64(total), Text: what, State: event.Start}
@@ -386,11 +390,11 @@ func (t *teller) line(l line) {
 	t.j.out.emit(event.Event{Type: kind, Service: t.service, Stream: stream, Text: l.text})
 }
 
-func (t *teller) endStep() {
+func (t *teller) endStep(state string) {
 	if t.step.N == 0 {
 		return
 	}
-	t.step.State, t.step.MS = event.Done, time.Since(t.since).Milliseconds()
+	t.step.State, t.step.MS = state, time.Since(t.since).Milliseconds()
 	t.j.out.emit(t.step)
 	t.step = event.Event{}
 }

@@ -18,7 +18,7 @@ const (
 	ReleaseCreated = "release.created" // ReleaseID Commit Draft Semver
 	Phase          = "phase"           // Name State Detail
 	ServiceState   = "service.state"   // Service State Error ExitCode
-	Step           = "step"            // Service N Total Text Cached MS
+	Step           = "step"            // Service N Total Text State (start, done or failed) Cached MS
 	Log            = "log"             // Service Stream Text
 	Progress       = "progress"        // Service Op Current Total Percent
 	Warning        = "warning"         // Code Message Service Hint

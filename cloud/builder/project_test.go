@@ -1,0 +1,212 @@
+package builder
+
+import (
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "rewrite golden files")
+
+func loaded(t *testing.T, files map[string]string) (*project, error) {
+	t.Helper()
+	return loadProject(t.Context(), sources(t, files), "")
+}
+
+func TestNormalisedComposition(t *testing.T) {
+	files, err := filepath.Glob("testdata/compose/*.yml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no fixtures: %v", err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := loaded(t, map[string]string{
+			"docker-compose.yml": string(text), ".env": "TAG=7\n", "web/app.env": "FROM_FILE=yes\nSHARED=file\n", "base.yml": "services:\n  base: {image: base, environment: {BASE: one}}\n",
+		})
+		if err != nil {
+			t.Errorf("%s: %v", file, err)
+			continue
+		}
+		got, err := json.MarshalIndent(map[string]any{"composition": p.composition, "warnings": p.warnings}, "", "  ")
+		if err != nil {
+			t.Fatal(err)
+		}
+		golden(t, strings.TrimSuffix(file, ".yml")+".json", string(got)+"\n")
+	}
+}
+
+func golden(t *testing.T, file, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", file, diff)
+	}
+}
+
+func TestRefusedCompositions(t *testing.T) {
+	service := func(fields string) string { return "services:\n  web:\n    image: x\n" + fields }
+	for what, c := range map[string]struct{ compose, want string }{
+		"unknown key":         {service("    nonsense: 1\n"), "nonsense"},
+		"deploy":              {service("    deploy: {replicas: 2}\n"), "service web: service.deploy is not allowed"},
+		"logging":             {service("    logging: {driver: syslog}\n"), "service.logging is not allowed"},
+		"scale":               {service("    scale: 2\n"), "service.scale is not allowed"},
+		"container network":   {service("    network_mode: container:x\n"), "network_mode: container is not allowed"},
+		"security option":     {service("    security_opt: [label:disable]\n"), "security_opt label:disable is not allowed"},
+		"host path":           {service("    volumes: [/etc:/etc]\n"), "host path /etc is not allowed"},
+		"relative host path":  {service("    volumes: [./x:/x]\n"), "is not allowed as a volume"},
+		"half of the journal": {service("    volumes: [/var/log/journal:/var/log/journal]\n"), "only available together"},
+		"optional dependency": {service("    depends_on: {db: {condition: service_started, required: false}}\n  db: {image: y}\n"), "required: false is not allowed"},
+		"top level secrets":   {service("") + "secrets:\n  s: {file: ./x}\n", "secrets is not allowed"},
+		"external network":    {service("") + "networks:\n  n: {external: true}\n", "network.external is not allowed"},
+		"volume driver":       {service("") + "volumes:\n  v: {driver: nfs}\n", "only the driver local"},
+		"include":             {service("") + "include: [other.yml]\n", "include is not allowed"},
+		"extends outside":     {"services:\n  web: {extends: {file: ../x.yml, service: y}}\n", "not inside the project"},
+		"extends absolute":    {"services:\n  web: {extends: {file: /etc/passwd, service: y}}\n", "not inside the project"},
+		"extends remote":      {"services:\n  web: {extends: {file: 'https://x/y.yml', service: y}}\n", "not inside the project"},
+		"env_file outside":    {service("    env_file: /etc/passwd\n"), "not inside the project"},
+		"env_file above":      {service("    env_file: ../../etc/passwd\n"), "not inside the project"},
+		"label_file outside":  {service("    label_file: /etc/passwd\n"), "not inside the project"},
+		"context outside":     {"services:\n  web: {build: ../other}\n", "not inside the project"},
+		"remote context":      {"services:\n  web: {build: 'https://github.com/a/b.git'}\n", "is remote"},
+		"dockerfile outside":  {"services:\n  web: {build: {context: ., dockerfile: ../Dockerfile}}\n", "not inside"},
+		"build secrets":       {"services:\n  web: {build: {context: ., secrets: [s]}}\nsecrets: {s: {file: ./x}}\n", "is not allowed"},
+		"build ssh":           {"services:\n  web: {build: {context: ., ssh: [default]}}\n", "build.ssh is not allowed"},
+		"no services":         {"services: {}\n", "no services"},
+		"not yaml":            {"services: [", "docker-compose.yml"},
+		"version 1":           {"web:\n  image: x\n", "docker-compose.yml"},
+		"unknown dependency":  {service("    depends_on: [nobody]\n"), "nobody"},
+		"too large":           {"# " + strings.Repeat("x", 2<<20), "larger than"},
+		"a bomb of aliases": {"a: &a [x,x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\n" +
+			"d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: &f [*e,*e,*e,*e,*e,*e,*e,*e,*e,*e]\ng: [*f,*f,*f,*f,*f,*f,*f,*f,*f,*f]\n", ""},
+	} {
+		p, err := loaded(t, map[string]string{"docker-compose.yml": c.compose})
+		if err == nil {
+			t.Errorf("%s: accepted as %v", what, p.composition)
+		} else if !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want something with %q", what, err, c.want)
+		} else if strings.Contains(err.Error(), os.TempDir()) {
+			t.Errorf("%s: the error names a folder of this machine: %v", what, err)
+		}
+	}
+}
+
+func TestTheBuildersEnvironmentStaysHidden(t *testing.T) {
+	t.Setenv("DECKHAND_TEST_SECRET", "leaked")
+	p, err := loaded(t, map[string]string{
+		"docker-compose.yml": "services:\n  web:\n    image: x\n    environment: [DECKHAND_TEST_SECRET, 'B=${DECKHAND_TEST_SECRET}']\n    env_file: app.env\n",
+		"app.env":            "C=${DECKHAND_TEST_SECRET}\nDECKHAND_TEST_SECRET\n",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(p.composition)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(text), "leaked") {
+		t.Errorf("the builder's environment is in the composition: %s", text)
+	}
+}
+
+func TestWhichDockerfile(t *testing.T) {
+	m := machine{deviceType: "raspberrypi4-64", arch: "aarch64"}
+	vars := templateVars(m, "fleet", "web", "abc")
+	for what, c := range map[string]struct {
+		files, asked string
+		want         string // kind and canonical name, or part of the error
+	}{
+		"plain":                     {"Dockerfile", "", "Standard Dockerfile as Dockerfile"},
+		"template beats plain":      {"Dockerfile Dockerfile.template", "Dockerfile", "Dockerfile.template as Dockerfile"},
+		"arch beats template":       {"Dockerfile.template Dockerfile.aarch64", "Dockerfile", "Architecture-specific Dockerfile as Dockerfile"},
+		"device type beats arch":    {"Dockerfile.aarch64 Dockerfile.raspberrypi4-64", "", "Architecture-specific Dockerfile as Dockerfile"},
+		"another arch is no match":  {"Dockerfile.amd64 Dockerfile", "", "Standard Dockerfile as Dockerfile"},
+		"nested":                    {"sub/My.Dockerfile Dockerfile", "sub/My.Dockerfile", "Standard Dockerfile as sub/My.Dockerfile"},
+		"nested template":           {"sub/My.Dockerfile.template Dockerfile", "sub/My.Dockerfile", "Dockerfile.template as sub/My.Dockerfile"},
+		"dotted folder":             {"a.b/Dockerfile.template", "a.b/Dockerfile", "Dockerfile.template as a.b/Dockerfile"},
+		"template named by compose": {"Dockerfile.template", "Dockerfile.template", "Dockerfile.template as Dockerfile"},
+		"none":                      {"readme", "", "Could not detect project type: Service web: Could not find a Dockerfile for this service"},
+		"asked and missing":         {"Dockerfile", "Other", "Service web: Specified file not found or is invalid: Other"},
+		"node only":                 {"package.json", "", "add a Dockerfile"},
+	} {
+		files := map[string]string{}
+		for _, f := range strings.Fields(c.files) {
+			files[f] = "FROM scratch\n"
+		}
+		r, err := findDockerfile(sources(t, files), service{name: "web", context: ".", dockerfile: c.asked}, m, vars)
+		got := r.kind + " as " + r.name
+		if err != nil {
+			got = err.Error()
+		}
+		if !strings.Contains(got, c.want) {
+			t.Errorf("%s: %s, want %s", what, got, c.want)
+		}
+	}
+}
+
+func TestTemplates(t *testing.T) {
+	vars := templateVars(machine{deviceType: "intel-nuc", arch: "amd64"}, "fleet", "web", "abc")
+	got, err := substitute("# %%UNKNOWN%%\nFROM x/%%BALENA_MACHINE_NAME%%:%%RESIN_ARCH%%\nLABEL s=%%BALENA_SERVICE_NAME%%\n", vars)
+	if want := "# %%UNKNOWN%%\nFROM x/intel-nuc:amd64\nLABEL s=web\n"; err != nil || got != want {
+		t.Errorf("got %q, %v; want %q", got, err, want)
+	}
+	if _, err := substitute("FROM scratch\nRUN %%NO_SUCH%%", vars); err == nil || !strings.Contains(err.Error(), "line 2: the variable %%NO_SUCH%% is not known") {
+		t.Errorf("unknown variable: %v", err)
+	}
+}
+
+func TestSingleDockerfileProject(t *testing.T) {
+	p, err := loaded(t, map[string]string{"Dockerfile": "FROM scratch"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := json.MarshalIndent(p.composition, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "testdata/single.json", string(got)+"\n")
+}
+
+func TestMetadata(t *testing.T) {
+	m, err := readMetadata(sources(t, map[string]string{
+		"balena.yml":                    "type: sw.application\nversion: 1.2.3\n",
+		".balena/balena.yml":            "build-variables:\n  global: [A=1, B=2]\n  services:\n    web: {B: three}\n",
+		".balena/registry-secrets.json": `{"docker.io":{"username":"u","password":"p"}}`,
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.semver != "1.2.3" || m.registries["docker.io"].Password != "p" || m.registries[hubRegistry].Username != "u" {
+		t.Errorf("read %+v", m)
+	}
+	if diff := cmp.Diff(map[string]string{"A": "1", "B": "three"}, m.arguments("web")); diff != "" {
+		t.Errorf("arguments (-want +got):\n%s", diff)
+	}
+	for what, files := range map[string]map[string]string{
+		"two folders":   {".balena/x": "", ".resin/x": ""},
+		"two files":     {".balena/balena.yml": "{}", ".balena/balena.json": "{}"},
+		"build secrets": {".balena/balena.yml": "build-secrets: {global: [{source: a, dest: b}]}"},
+		"bad type":      {"balena.yml": "type: sw.os\n"},
+		"bad variable":  {".balena/balena.yml": "build-variables: {global: [A]}"},
+	} {
+		if _, err := readMetadata(sources(t, files)); err == nil {
+			t.Errorf("%s: accepted", what)
+		}
+	}
+}
