@@ -1,0 +1,172 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"deckhand/cloud/builder/event"
+	"deckhand/state"
+)
+
+func serve(t *testing.T, h http.HandlerFunc) *Client {
+	t.Helper()
+	srv := httptest.NewServer(h)
+	t.Cleanup(srv.Close)
+	c, err := New(Config{URL: srv.URL + "/", Token: "tok"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestRefusalsKeepTheServersWords(t *testing.T) {
+	for _, c := range []struct {
+		status     int
+		body, want string
+		class      state.Class
+	}{
+		{401, ``, "the cloud answers 401 Unauthorized", state.ClassAuth},
+		{409, `"\"slug\" must be unique."`, `"slug" must be unique.`, state.ClassInvalid},
+		{400, `{"error":"API key required"}`, "API key required", state.ClassInvalid},
+		{404, `{"message":"no device"}`, "no device", state.ClassNotFound},
+		{429, `wait`, "wait", state.ClassRateLimit},
+		{503, `<html>gateway</html>`, "the cloud answers 503 Service Unavailable", state.ClassNetwork},
+	} {
+		cl := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(c.status)
+			_, _ = io.WriteString(w, c.body)
+		})
+		_, err := cl.Whoami(t.Context())
+		said, ok := errors.AsType[*StatusError](err)
+		if !ok || said.Message != c.want || said.Code != c.status || state.ClassOf(err) != c.class {
+			t.Errorf("%d %s: %v", c.status, c.body, err)
+		}
+	}
+}
+
+func TestNoAnswerIsClassed(t *testing.T) {
+	gone := httptest.NewServer(http.NotFoundHandler())
+	gone.Close()
+	secure := httptest.NewUnstartedServer(http.NotFoundHandler())
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
+	secure.StartTLS()
+	defer secure.Close()
+	for address, want := range map[string]state.Class{
+		gone.URL: state.ClassNetwork, secure.URL: state.ClassTLS, "http://cloud.invalid": state.ClassDNS,
+	} {
+		c, err := New(Config{URL: address})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Whoami(t.Context()); state.ClassOf(err) != want {
+			t.Errorf("%s: %v, want class %s", address, err, want)
+		}
+	}
+	if _, err := New(Config{URL: "not an address"}); state.ClassOf(err) != state.ClassInvalid {
+		t.Errorf("bad address: %v", err)
+	}
+}
+
+func TestQueriesAreSpelledForTheCloud(t *testing.T) {
+	var asked []string
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		asked = append(asked, r.URL.RequestURI())
+		_, _ = io.WriteString(w, `{"d":[]}`)
+	})
+	if _, err := c.Device(t.Context(), "a'b c"); state.ClassOf(err) != state.ClassNotFound {
+		t.Errorf("no device: %v", err)
+	}
+	if !strings.Contains(asked[0], "/v7/device?") || !strings.Contains(asked[0], "%24filter=startswith%28uuid%2C%27a%27%27b%20c%27%29") {
+		t.Errorf("asked %s", asked[0])
+	}
+}
+
+func TestForeignKeysInAllSpellings(t *testing.T) {
+	for text, want := range map[string]reference{`null`: 0, `{"__id":7}`: 7, `[{"id":8}]`: 8, `[]`: 0, `9`: 9} {
+		var got reference = 1
+		if err := got.UnmarshalJSON([]byte(text)); err != nil || got != want && text != "null" {
+			t.Errorf("%s: %d, %v", text, got, err)
+		}
+	}
+}
+
+func TestAStreamWithoutAResultIsAnError(t *testing.T) {
+	for what, body := range map[string]string{
+		"cut off":  `{"v":1,"seq":1,"type":"phase"}` + "\n",
+		"nonsense": "hello\n",
+		"nothing":  "",
+	} {
+		c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			_, _ = io.WriteString(w, body)
+		})
+		_, err := c.Build(t.Context(), BuildRequest{Slug: "a/b", Archive: strings.NewReader("x")}, nil)
+		if !errors.Is(err, ErrNoResult) || state.ClassOf(err) != state.ClassNetwork {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+func TestBuildSendsTheProjectAndHandsOverEvents(t *testing.T) {
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		q := r.URL.Query()
+		body, err := io.ReadAll(r.Body)
+		if err != nil || len(body) == 0 || q.Get("slug") != "org/fleet" || q.Get("isdraft") != "true" ||
+			r.Header.Get("Content-Encoding") != "gzip" || r.Header.Get("Authorization") != "Bearer tok" {
+			http.Error(w, "bad request", http.StatusBadRequest)
+			return
+		}
+		_, _ = io.WriteString(w, "\n"+`{"v":1,"seq":1,"type":"release.created","releaseId":5}`+"\n\n"+`{"v":1,"seq":2,"type":"build.result","status":"success"}`+"\n")
+	})
+	var got []string
+	result, err := c.Build(t.Context(), BuildRequest{Slug: "org/fleet", Source: folder(t, map[string]string{"Dockerfile": "x"}), Draft: true},
+		func(e event.Event) { got = append(got, e.Type) })
+	if err != nil || result.Status != event.StatusSuccess {
+		t.Fatalf("%+v, %v", result, err)
+	}
+	if diff := cmp.Diff([]string{event.ReleaseCreated, event.BuildResult}, got); diff != "" {
+		t.Error(diff)
+	}
+	_, err = c.Build(t.Context(), BuildRequest{Slug: "org/fleet", Source: t.TempDir()}, nil)
+	if state.ClassOf(err) != state.ClassInvalid {
+		t.Errorf("an empty folder: %v", err)
+	}
+}
+
+func TestFollowedLogsSkipHeartbeats(t *testing.T) {
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Get("stream") != "1" {
+			http.NotFound(w, r)
+			return
+		}
+		for i := range 3 {
+			fmt.Fprintf(w, "\n{\"message\":\"line %d\",\"timestamp\":%d}\n", i, time.Now().UnixMilli())
+		}
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	var got []string
+	err := c.FollowLogs(ctx, "abc", 10, func(l LogLine) error {
+		if got = append(got, l.Message); len(got) == 3 {
+			cancel()
+		}
+		return nil
+	})
+	if state.ClassOf(err) != state.ClassCancelled {
+		t.Errorf("after the context ended: %v", err)
+	}
+	if diff := cmp.Diff([]string{"line 0", "line 1", "line 2"}, got); diff != "" {
+		t.Error(diff)
+	}
+}
