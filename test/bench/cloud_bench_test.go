@@ -1,0 +1,100 @@
+//go:build bench
+
+package bench
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"testing"
+	"time"
+)
+
+const (
+	deviceUUID = "00000000000000000000000000000bee"
+	appUUID    = "00000000000000000000000000000abc"
+)
+
+// cloud serves one target state and lets the device wait for the next, so that
+// the time of a poll is not part of any figure.
+type cloud struct {
+	server *httptest.Server
+
+	mu      sync.Mutex
+	body    []byte
+	etag    string
+	changed chan struct{}
+	reports int
+}
+
+func newCloud(t *testing.T) *cloud {
+	t.Helper()
+	c := &cloud{changed: make(chan struct{})}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /device/v3/{uuid}/state", c.state)
+	mux.HandleFunc("PATCH /device/v3/state", func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		c.mu.Lock()
+		c.reports++
+		c.mu.Unlock()
+	})
+	c.server = httptest.NewServer(mux)
+	t.Cleanup(c.server.Close)
+	return c
+}
+
+func (c *cloud) state(w http.ResponseWriter, r *http.Request) {
+	c.mu.Lock()
+	body, etag, changed := c.body, c.etag, c.changed
+	c.mu.Unlock()
+	if r.Header.Get("If-None-Match") == etag {
+		w.Header().Set("Preference-Applied", "wait")
+		select {
+		case <-changed:
+		case <-r.Context().Done():
+			return
+		case <-time.After(50 * time.Second):
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
+		c.mu.Lock()
+		body, etag = c.body, c.etag
+		c.mu.Unlock()
+	}
+	w.Header().Set("ETag", etag)
+	_, _ = w.Write(body)
+}
+
+// offer puts a target of n services in force and returns when it did.
+func (c *cloud) offer(t *testing.T, n int, commit, image, level string) time.Time {
+	t.Helper()
+	services := map[string]any{}
+	for i := range n {
+		services[fmt.Sprintf("s%d", i)] = map[string]any{
+			"id": i + 1, "image_id": i + 1, "image": image, "labels": map[string]string{},
+			"environment": map[string]string{"LEVEL": level}, "composition": map[string]any{},
+		}
+	}
+	app := map[string]any{"id": 1, "name": "bench", "class": "fleet"}
+	if commit != "" {
+		app["releases"] = map[string]any{commit: map[string]any{"id": 1, "services": services}}
+	}
+	body, err := json.Marshal(map[string]any{deviceUUID: map[string]any{
+		"name": "bench", "config": map[string]string{}, "apps": map[string]any{appUUID: app},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(body)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.body, c.etag = body, `"`+hex.EncodeToString(sum[:8])+`"`
+	close(c.changed)
+	c.changed = make(chan struct{})
+	return time.Now()
+}
