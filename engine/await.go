@@ -22,7 +22,7 @@ const awaitPoll = 5 * time.Second
 // subscribes first and looks then, so that nothing happens in between unseen.
 func (d doing) await(ctx context.Context, s reconcile.Await) error {
 	what := fmt.Sprintf("await %s %s", s.Service, s.Condition)
-	id, err := d.container(ctx, s.Container, s.App, s.Service, s.Hash)
+	id, err := d.container(ctx, meant{s.Container, s.App, s.Service, s.Hash, s.Image})
 	if err != nil {
 		return d.fail(what, err)
 	}

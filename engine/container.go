@@ -23,7 +23,7 @@ const (
 // start runs a container.
 func (d doing) start(ctx context.Context, s reconcile.Start) error {
 	what := "start " + s.Service
-	id, err := d.container(ctx, s.Container, s.App, s.Service, s.Hash)
+	id, err := d.container(ctx, meant{s.Container, s.App, s.Service, s.Hash, s.Image})
 	if err != nil {
 		return d.fail(what, err)
 	}
@@ -33,27 +33,41 @@ func (d doing) start(ctx context.Context, s reconcile.Start) error {
 	return nil
 }
 
-// container is the ID a step names, or the newest container of the service that
-// was made from the spec.
-func (d doing) container(ctx context.Context, id string, app reconcile.App, service, hash string) (string, error) {
-	if id != "" {
-		return id, nil
+// meant says which container a step means: one with an ID, or one made from a
+// spec and an image.
+type meant struct {
+	id      string
+	app     reconcile.App
+	service string
+	hash    string
+	image   string
+}
+
+// container is the ID of the container that is meant; of several the newest.
+func (d doing) container(ctx context.Context, m meant) (string, error) {
+	if m.id != "" {
+		return m.id, nil
+	}
+	im, err := d.imageID(ctx, m.image)
+	if err != nil {
+		return "", fmt.Errorf("look for its container: %w", err)
 	}
 	list, err := d.ContainerList(ctx, container.ListOptions{All: true, Filters: filters.NewArgs(
-		filters.Arg("label", state.LabelAppUUID+"="+app.UUID),
-		filters.Arg("label", state.LabelServiceName+"="+service),
-		filters.Arg("label", state.LabelSpec+"="+hash))})
+		filters.Arg("label", state.LabelAppUUID+"="+m.app.UUID),
+		filters.Arg("label", state.LabelServiceName+"="+m.service),
+		filters.Arg("label", state.LabelSpec+"="+m.hash))})
 	if err != nil {
 		return "", err
 	}
 	var found *container.Summary
 	for i, c := range list {
-		if d.e.ours(c.Labels) && c.State != "dead" && c.State != "removing" && (found == nil || c.Created > found.Created) {
+		usable := d.e.ours(c.Labels) && c.ImageID == im && c.State != "dead" && c.State != "removing"
+		if usable && (found == nil || c.Created > found.Created) {
 			found = &list[i]
 		}
 	}
 	if found == nil {
-		return "", fmt.Errorf("no container of %s with spec %s exists", service, hash)
+		return "", fmt.Errorf("no container of %s with spec %s and image %s exists", m.service, m.hash, m.image)
 	}
 	return found.ID, nil
 }

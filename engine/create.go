@@ -68,7 +68,7 @@ func (d doing) create(ctx context.Context, s reconcile.Create) error {
 // name. A missing one is an error here: the engine would accept its name for a
 // container that does not run, and then fail to start it.
 func (d doing) appNetworks(ctx context.Context, s reconcile.Create) (map[string]string, error) {
-	ids := map[string]string{}
+	ids, seen := map[string]string{}, map[string]int{}
 	want := s.Service.Spec.Networks
 	if len(want) == 0 {
 		return ids, nil
@@ -80,12 +80,16 @@ func (d doing) appNetworks(ctx context.Context, s reconcile.Create) (map[string]
 	}
 	for _, n := range list {
 		if short, ok := strings.CutPrefix(n.Name, prefix); ok {
-			ids[short] = n.ID
+			ids[short], seen[short] = n.ID, seen[short]+1
 		}
 	}
 	for _, n := range slices.Sorted(maps.Keys(want)) {
-		if ids[n] == "" {
+		switch seen[n] {
+		case 0:
 			return nil, fmt.Errorf("network %s does not exist", n)
+		case 1:
+		default:
+			return nil, fmt.Errorf("%d networks are called %s; all but one must be removed first", seen[n], n)
 		}
 	}
 	return ids, nil

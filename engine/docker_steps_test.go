@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -254,6 +255,22 @@ func TestProjectsDoNotSeeEachOther(t *testing.T) {
 	}
 }
 
+// An update of the image alone leaves two containers with the same settings.
+func TestStartFindsItsContainerByImage(t *testing.T) {
+	r := newRig(t, nil)
+	docker().Busybox(t, "rig:2", "new")
+	r.do(r.create(nil))
+	step := r.create(func(v *state.Service) { v.Image = "rig:2" })
+	step.ReleaseID = 4
+	r.do(step)
+	r.do(reconcile.Start{App: r.app, Service: "web", Hash: step.Service.Hash, Image: r.image})
+	for _, c := range r.now().Containers {
+		if c.Up() != (c.ReleaseID == 3) {
+			t.Errorf("%s is %s", c.Name, c.Phase)
+		}
+	}
+}
+
 func TestStopOfARestartLoop(t *testing.T) {
 	r := newRig(t, nil)
 	c := r.made(func(v *state.Service) {
@@ -467,7 +484,7 @@ func TestWatchOverARestart(t *testing.T) {
 	}
 	own.Restart(t)
 	<-hints
-	if err := e.Ready(t.Context()); err != nil {
+	if err := e.Ready(t.Context()); err != nil || !e.Available() {
 		t.Error(err)
 	}
 	if _, err := e.Observe(t.Context()); err != nil {
@@ -509,8 +526,14 @@ func TestDuplicateNetwork(t *testing.T) {
 	if len(nets) != 2 || nets[0].Name != "twin" || nets[1].Name != "twin" {
 		t.Fatalf("networks: %+v", nets)
 	}
-	r.do(reconcile.RemoveNetwork{App: r.app, Name: "twin", ID: nets[1].ID})
-	if left := r.now().Networks; len(left) != 1 || left[0].ID != nets[0].ID {
-		t.Errorf("left: %+v", left)
+	step := r.create(func(v *state.Service) { v.Spec.Networks["twin"] = state.Attachment{} })
+	if err := r.e.Do(t.Context(), step, nil); err == nil || !strings.Contains(err.Error(), "2 networks are called twin") {
+		t.Errorf("create with an ambiguous network: %v", err)
 	}
+	r.do(reconcile.RemoveNetwork{App: r.app, Name: "twin", ID: nets[1].ID})
+	left := slices.DeleteFunc(r.now().Networks, func(n state.NetworkNow) bool { return n.Name != "twin" })
+	if d := cmp.Diff(nets[:1], left); d != "" {
+		t.Error(d)
+	}
+	r.do(step)
 }

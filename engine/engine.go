@@ -108,7 +108,7 @@ func (e *Engine) Available() bool { return e.available.Load() }
 // is an error at once.
 func (e *Engine) Ready(ctx context.Context) error {
 	for wait := backoffFirst; ; wait = min(2*wait, backoffMost) {
-		_, err := e.connected(ctx)
+		err := e.ping(ctx)
 		if err == nil || state.ClassOf(err) == state.ClassInvalid {
 			return err
 		}
@@ -116,6 +116,20 @@ func (e *Engine) Ready(ctx context.Context) error {
 			return state.Classify(state.ClassEngine, fmt.Errorf("wait for engine at %s: %w (%w)", e.cfg.Host, context.Cause(ctx), err))
 		}
 	}
+}
+
+func (e *Engine) ping(ctx context.Context) error {
+	c, err := e.connected(ctx)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+	defer cancel()
+	if _, err := c.Ping(ctx); err != nil {
+		return e.fail("ask engine for a sign of life", err)
+	}
+	e.available.Store(true)
+	return nil
 }
 
 // Info asks the engine who it is.
@@ -158,7 +172,8 @@ func (e *Engine) connected(ctx context.Context) (*client.Client, error) {
 	defer cancel()
 	ping, err := c.Ping(ctx)
 	if err != nil {
-		return nil, e.fail("connect to engine", err)
+		e.available.Store(false)
+		return nil, fmt.Errorf("connect to engine: %w", classify(err))
 	}
 	if err := supported(ping.APIVersion); err != nil {
 		return nil, err
@@ -180,21 +195,19 @@ func supported(api string) error {
 }
 
 // lost forgets the client, so that the next call asks for the version again.
-func (e *Engine) lost(c *client.Client) {
+func (e *Engine) lost() {
 	e.available.Store(false)
 	e.mu.Lock()
-	if e.client == c {
-		e.client = nil
-	}
+	e.client = nil
 	e.mu.Unlock()
 	e.transport.CloseIdleConnections()
 }
 
-// fail says what was tried and sorts the error; a broken connection also marks
-// the engine as away.
+// fail says what was tried and sorts the error; after a broken connection the
+// engine may be another version.
 func (e *Engine) fail(what string, err error) error {
 	if client.IsErrConnectionFailed(err) {
-		e.available.Store(false)
+		e.lost()
 	}
 	return fmt.Errorf("%s: %w", what, classify(err))
 }

@@ -35,7 +35,7 @@ func (e *Engine) watch(ctx context.Context, hint func()) {
 			if ctx.Err() != nil {
 				return
 			}
-			e.lost(c)
+			e.lost()
 			hint() // whoever reads Available should know
 		}
 		if e.once(fmt.Sprintf("watch %v", err)) {
