@@ -12,9 +12,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -117,10 +119,17 @@ func (c *Client) call(ctx context.Context, method, path string, query url.Values
 	return nil
 }
 
+// address spells a query the way clouds parse it: option names as they are, and a plus
+// sign that means itself.
 func (c *Client) address(base *url.URL, path string, query url.Values) string {
 	u := base.JoinPath(path)
-	// A plus sign means itself in these queries.
-	u.RawQuery = strings.ReplaceAll(query.Encode(), "+", "%20")
+	var options []string
+	for _, name := range slices.Sorted(maps.Keys(query)) {
+		for _, value := range query[name] {
+			options = append(options, name+"="+strings.ReplaceAll(url.QueryEscape(value), "+", "%20"))
+		}
+	}
+	u.RawQuery = strings.Join(options, "&")
 	return u.String()
 }
 

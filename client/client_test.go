@@ -86,7 +86,7 @@ func TestQueriesAreSpelledForTheCloud(t *testing.T) {
 	if _, err := c.Device(t.Context(), "a'b c"); state.ClassOf(err) != state.ClassNotFound {
 		t.Errorf("no device: %v", err)
 	}
-	if !strings.Contains(asked[0], "/v7/device?") || !strings.Contains(asked[0], "%24filter=startswith%28uuid%2C%27a%27%27b%20c%27%29") {
+	if !strings.Contains(asked[0], "/v7/device?") || !strings.Contains(asked[0], "$filter=startswith%28uuid%2C%27a%27%27b%20c%27%29") {
 		t.Errorf("asked %s", asked[0])
 	}
 }

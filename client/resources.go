@@ -237,14 +237,14 @@ type deviceRow struct {
 	DeviceType        reference `json:"is_of__device_type"`
 	Running           reference `json:"is_running__release"`
 	Online            bool      `json:"is_online"`
-	Status            string    `json:"status"`
+	Status            string    `json:"overall_status"`
 	OSVersion         string    `json:"os_version"`
 	SupervisorVersion string    `json:"supervisor_version"`
 	IPAddress         string    `json:"ip_address"`
 	LastSeen          time.Time `json:"last_connectivity_event"`
 }
 
-const deviceFields = "id,uuid,device_name,belongs_to__application,is_of__device_type,is_running__release,is_online,status,os_version,supervisor_version,ip_address,last_connectivity_event"
+const deviceFields = "id,uuid,device_name,belongs_to__application,is_of__device_type,is_running__release,is_online,overall_status,os_version,supervisor_version,ip_address,last_connectivity_event"
 
 func (c *Client) devices(ctx context.Context, filter string) ([]Device, error) {
 	rows, err := list[deviceRow](ctx, c, "device", query{filter: filter, fields: deviceFields, order: "device_name asc"})
