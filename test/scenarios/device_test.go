@@ -1,0 +1,150 @@
+package scenarios
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"deckhand/reconcile/sim"
+	"deckhand/state"
+)
+
+// device is what a scenario's device section works on.
+type device struct {
+	world state.World
+	fails []string // beginnings of the titles of steps that fail every time
+}
+
+// verbs are the lines a device section may have. Words in capitals stand for
+// anything; a SERVICE of another app than shop is written app/service.
+var verbs = []struct {
+	words string
+	do    func(d *device, arg []string) error
+}{
+	{"SERVICE exited CODE", func(d *device, arg []string) error {
+		return d.container(arg[0], func(c *state.Container) error { c.Phase = state.Exited; return number(arg[1], &c.ExitCode) })
+	}},
+	{"SERVICE halted", phase(state.Exited, func(c *state.Container) { c.Halted = true })},
+	{"SERVICE created", phase(state.Created, nil)},
+	{"SERVICE dead", phase(state.Dead, nil)},
+	{"SERVICE removing", phase(state.Removing, nil)},
+	{"SERVICE healthy", phase(state.Running, func(c *state.Container) { c.Health = "healthy" })},
+	{"SERVICE unhealthy", phase(state.Running, func(c *state.Container) { c.Health = "unhealthy" })},
+	{"SERVICE foreign", edit(func(c *state.Container) { c.Hash, c.Spec = "", nil })},
+	{"SERVICE half created", phase(state.Created, func(c *state.Container) { c.Networks = nil })},
+	{"SERVICE gone", func(d *device, arg []string) error {
+		return d.app(arg[0], func(a *state.AppNow, name string) error {
+			a.Containers = slices.DeleteFunc(a.Containers, func(c state.Container) bool { return c.Service == name })
+			return nil
+		})
+	}},
+	{"SERVICE twice", func(d *device, arg []string) error {
+		return d.app(arg[0], func(a *state.AppNow, name string) error {
+			i := slices.IndexFunc(a.Containers, func(c state.Container) bool { return c.Service == name })
+			if i < 0 {
+				return fmt.Errorf("there is no container of %s", name)
+			}
+			c := a.Containers[i]
+			a.Containers[i].Name = "old_" + c.ID + "_" + c.Name
+			c.ID, c.Created = c.ID+"-twin", c.Created+1
+			a.Containers = append(a.Containers, c)
+			return nil
+		})
+	}},
+	{"network NAME twice", network(func(a *state.AppNow, n state.NetworkNow) {
+		n.ID += "-twin"
+		a.Networks = append(a.Networks, n)
+	})},
+	{"network NAME gone", network(func(a *state.AppNow, n state.NetworkNow) {
+		a.Networks = slices.DeleteFunc(a.Networks, func(x state.NetworkNow) bool { return x.ID == n.ID })
+	})},
+	{"volume NAME gone", func(d *device, arg []string) error {
+		return d.app(arg[0], func(a *state.AppNow, name string) error {
+			a.Volumes = slices.DeleteFunc(a.Volumes, func(v state.VolumeNow) bool { return v.Name == name })
+			return nil
+		})
+	}},
+	{"image REF here", func(d *device, arg []string) error { d.image(arg[0], false); return nil }},
+	{"image REF fetched", func(d *device, arg []string) error { d.image(arg[0], true); return nil }},
+	{"image REF gone", func(d *device, arg []string) error {
+		maps.DeleteFunc(d.world.Images, func(_ string, i state.Image) bool { return i.Leads(state.Reference(arg[0])) })
+		return nil
+	}},
+	{"STEP fails", func(d *device, arg []string) error { d.fails = append(d.fails, arg[0]); return nil }},
+}
+
+func (d *device) apply(line string) error {
+	for _, v := range verbs {
+		if arg, ok := match(v.words, line); ok {
+			if err := v.do(d, arg); err != nil {
+				return fmt.Errorf("device: %s: %w", line, err)
+			}
+			return nil
+		}
+	}
+	return fmt.Errorf("device: %q is not known; README.md lists what is", line)
+}
+
+// app edits one app; at is "name" or "app/name".
+func (d *device) app(at string, change func(a *state.AppNow, name string) error) error {
+	app, name, found := strings.Cut(at, "/")
+	if !found {
+		app, name = shop, at
+	}
+	a, ok := d.world.Apps[uuid(app)]
+	if !ok {
+		return fmt.Errorf("there is no app %s on the device", app)
+	}
+	if err := change(&a, name); err != nil {
+		return err
+	}
+	d.world.Apps[uuid(app)] = a
+	return nil
+}
+
+// container edits the last container of a service.
+func (d *device) container(at string, change func(*state.Container) error) error {
+	return d.app(at, func(a *state.AppNow, name string) error {
+		for i := range slices.Backward(a.Containers) {
+			if a.Containers[i].Service == name {
+				return change(&a.Containers[i])
+			}
+		}
+		return fmt.Errorf("there is no container of %s", name)
+	})
+}
+
+func (d *device) image(ref string, ours bool) {
+	ref = state.Reference(ref)
+	id := sim.ImageID(ref)
+	d.world.Images[id] = state.Image{ID: id, Refs: []string{ref}, Ours: ours}
+}
+
+func edit(change func(*state.Container)) func(*device, []string) error {
+	return func(d *device, arg []string) error {
+		return d.container(arg[0], func(c *state.Container) error { change(c); return nil })
+	}
+}
+
+func phase(p state.Phase, more func(*state.Container)) func(*device, []string) error {
+	return edit(func(c *state.Container) {
+		c.Phase, c.Health = p, ""
+		if more != nil {
+			more(c)
+		}
+	})
+}
+
+func network(change func(*state.AppNow, state.NetworkNow)) func(*device, []string) error {
+	return func(d *device, arg []string) error {
+		return d.app(arg[0], func(a *state.AppNow, name string) error {
+			i := slices.IndexFunc(a.Networks, func(n state.NetworkNow) bool { return n.Name == name })
+			if i < 0 {
+				return fmt.Errorf("there is no network %s", name)
+			}
+			change(a, a.Networks[i])
+			return nil
+		})
+	}
+}

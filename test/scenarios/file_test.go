@@ -1,0 +1,171 @@
+package scenarios
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/tools/txtar"
+)
+
+// scenario is one file.
+type scenario struct {
+	path    string
+	archive *txtar.Archive
+
+	old, half, new map[string][]byte // compose documents by app name
+	options        options
+	device         []string // lines
+
+	plan, story string // the golden parts
+}
+
+// shop is the app of documents that name none.
+const shop = "shop"
+
+func read(path string) (*scenario, error) {
+	a, err := txtar.ParseFile(path)
+	if err != nil {
+		return nil, err
+	}
+	s := &scenario{path: path, archive: a, old: map[string][]byte{}, half: map[string][]byte{}, new: map[string][]byte{}}
+	s.options = options{stopped: map[string]bool{}}
+	if len(strings.TrimSpace(string(a.Comment))) == 0 {
+		return nil, fmt.Errorf("%s: begin with a sentence that says what is shown", path)
+	}
+	for _, f := range a.Files {
+		if err := s.section(f); err != nil {
+			return nil, fmt.Errorf("%s: section %s: %w", path, f.Name, err)
+		}
+	}
+	if (len(s.half) > 0) != (s.options.rounds > 0) {
+		return nil, fmt.Errorf("%s: half.yml and the option \"interrupted after N rounds\" belong together", path)
+	}
+	return s, nil
+}
+
+func (s *scenario) section(f txtar.File) error {
+	switch f.Name {
+	case "plan":
+		s.plan = string(f.Data)
+		return nil
+	case "story":
+		s.story = string(f.Data)
+		return nil
+	case "device":
+		s.device = lines(f.Data)
+		return nil
+	case "options":
+		for _, line := range lines(f.Data) {
+			if err := s.options.set(line); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	side, app, _ := strings.Cut(strings.TrimSuffix(f.Name, ".yml"), ".")
+	if app == "" {
+		app = shop
+	}
+	docs := map[string]map[string][]byte{"old": s.old, "half": s.half, "new": s.new}[side]
+	if docs == nil || !strings.HasSuffix(f.Name, ".yml") {
+		return fmt.Errorf("want old.yml, half.yml, new.yml, options, device, plan or story")
+	}
+	docs[app] = f.Data
+	return nil
+}
+
+// write puts the golden parts into the file and leaves the rest as it is.
+func (s *scenario) write(got outcome) error {
+	for name, text := range map[string]string{"plan": got.plan, "story": got.story} {
+		found := false
+		for i, f := range s.archive.Files {
+			if f.Name == name {
+				s.archive.Files[i].Data = []byte(text)
+				found = true
+			}
+		}
+		if !found {
+			return fmt.Errorf("%s: add an empty section \"-- %s --\" to be filled", s.path, name)
+		}
+	}
+	return os.WriteFile(s.path, txtar.Format(s.archive), 0o644)
+}
+
+// lines drops empty lines.
+func lines(b []byte) []string {
+	var out []string
+	for line := range strings.Lines(string(b)) {
+		if line = strings.TrimSpace(line); line != "" {
+			out = append(out, line)
+		}
+	}
+	return out
+}
+
+// options are what a compose document cannot say.
+type options struct {
+	release   int             // of new.yml; 0: the next one
+	rejected  string          // why the cloud's release of shop was refused
+	rounds    int             // towards half.yml
+	stopped   map[string]bool // "old web": the target keeps it stopped
+	appID     int64           // of shop in new.yml; 0: as before
+	surprises bool            // a fetch shows that something else is to be done
+}
+
+// settings are the lines an options section may have. Words in capitals stand
+// for anything.
+var settings = []struct {
+	words string
+	set   func(o *options, arg []string) error
+}{
+	{"same release", func(o *options, _ []string) error { o.release = 1; return nil }},
+	{"new is release N", func(o *options, arg []string) error { return number(arg[0], &o.release) }},
+	{"interrupted after N rounds", func(o *options, arg []string) error { return number(arg[0], &o.rounds) }},
+	{"SIDE stops SERVICE", func(o *options, arg []string) error { o.stopped[arg[0]+" "+arg[1]] = true; return nil }},
+	{"new app id N", func(o *options, arg []string) error { return number(arg[0], &o.appID) }},
+	{"a fetch changes the plan", func(o *options, _ []string) error { o.surprises = true; return nil }},
+	{"rejected: TEXT", func(o *options, arg []string) error { o.rejected = arg[0]; return nil }},
+}
+
+func (o *options) set(line string) error {
+	for _, s := range settings {
+		if arg, ok := match(s.words, line); ok {
+			return s.set(o, arg)
+		}
+	}
+	return fmt.Errorf("%q is not an option; README.md lists them", line)
+}
+
+// match compares a line with words, of which those in capitals stand for any
+// one word, and TEXT at the end or STEP at the beginning for several.
+func match(words, line string) (arg []string, ok bool) {
+	if head, found := strings.CutSuffix(words, "TEXT"); found {
+		text, ok := strings.CutPrefix(line, head)
+		return []string{text}, ok
+	}
+	if tail, found := strings.CutPrefix(words, "STEP"); found {
+		text, ok := strings.CutSuffix(line, tail)
+		return []string{text}, ok
+	}
+	want, have := strings.Fields(words), strings.Fields(line)
+	if len(want) != len(have) {
+		return nil, false
+	}
+	for i, w := range want {
+		switch {
+		case w == strings.ToUpper(w):
+			arg = append(arg, have[i])
+		case w != have[i]:
+			return nil, false
+		}
+	}
+	return arg, true
+}
+
+func number[N int | int64](text string, n *N) error {
+	if _, err := fmt.Sscan(text, n); err != nil {
+		return fmt.Errorf("%q is not a number: %w", text, err)
+	}
+	return nil
+}
