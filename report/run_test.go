@@ -1,0 +1,230 @@
+package report
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// memory is a store of one report.
+type memory struct {
+	last []byte
+	err  error
+}
+
+func (m *memory) Last() ([]byte, error) { return m.last, m.err }
+
+func (m *memory) Put(b []byte) error {
+	if m.err == nil {
+		m.last = b
+	}
+	return m.err
+}
+
+// bench runs a reporter against a cloud that fails as told.
+type bench struct {
+	start   time.Time
+	address string
+	changed chan struct{}
+	fail    func(n int) error
+	after   time.Duration
+	memory  *memory
+	calls   int
+	story   []string
+}
+
+func (b *bench) now() Report {
+	f := Facts{UUID: "u", IPAddress: b.address}
+	return Build(Input{Facts: f})
+}
+
+func (b *bench) change(address string) {
+	b.address = address
+	select {
+	case b.changed <- struct{}{}:
+	default:
+	}
+}
+
+func (b *bench) note(format string, args ...any) {
+	b.story = append(b.story, fmt.Sprintf("%v ", time.Since(b.start))+fmt.Sprintf(format, args...))
+}
+
+// run plays during while the reporter runs, and ends it after long.
+func (b *bench) run(t *testing.T, long time.Duration, during func()) []string {
+	t.Helper()
+	b.start, b.changed = time.Now(), make(chan struct{}, 1)
+	if b.memory == nil {
+		b.memory = &memory{}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), long)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() {
+		done <- Run(ctx, Config{
+			Now: b.now, Changed: b.changed, Memory: b.memory,
+			MaxBackoff: func() time.Duration { return 5 * time.Minute },
+			RetryAfter: func(error) time.Duration { return b.after },
+			Send: func(_ context.Context, patch []byte) error {
+				b.calls++
+				if b.fail != nil {
+					if err := b.fail(b.calls); err != nil {
+						b.note("refused %s", patch)
+						return err
+					}
+				}
+				b.note("sent %s", patch)
+				return nil
+			},
+			OnError: func(err error, next time.Duration) { b.note("error %v, next in %v", err, next) },
+		})
+	}()
+	if during != nil {
+		during()
+	}
+	if err := <-done; !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Run ended with %v", err)
+	}
+	return b.story
+}
+
+func story(t *testing.T, got []string, want ...string) {
+	t.Helper()
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("story (-want +got):\n%s", diff)
+	}
+}
+
+const rest = `"status":"Idle"}}`
+
+func TestAtMostOneReportInTenSeconds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bench{address: "1"}
+		got := b.run(t, 2*time.Minute, func() {
+			for i := range 25 { // a change each second
+				time.Sleep(time.Second)
+				b.change(fmt.Sprint(10 + i))
+			}
+			time.Sleep(30 * time.Second)
+			b.change("last")
+		})
+		story(t, got,
+			`0s sent {"u":{"ip_address":"1","provisioning_progress":null,"provisioning_state":"",`+rest,
+			`10s sent {"u":{"ip_address":"19"}}`,
+			`20s sent {"u":{"ip_address":"29"}}`,
+			`30s sent {"u":{"ip_address":"34"}}`,
+			`55s sent {"u":{"ip_address":"last"}}`)
+	})
+}
+
+// Nothing tells the reporter about an address; it looks.
+func TestItLooksBySelf(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bench{address: "1"}
+		got := b.run(t, 10*time.Minute, func() {
+			time.Sleep(45 * time.Second)
+			b.address = "2"
+		})
+		if len(got) != 2 || got[1] != `1m0s sent {"u":{"ip_address":"2"}}` {
+			t.Errorf("story %v", got)
+		}
+	})
+}
+
+func TestFailuresBackOffAndReportTheLatest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bench{address: "1", memory: &memory{}}
+		b.fail = func(n int) error {
+			if n >= 2 && n <= 7 {
+				return errors.New("down")
+			}
+			return nil
+		}
+		got := b.run(t, 30*time.Minute, func() {
+			time.Sleep(20 * time.Second)
+			b.change("2")
+			time.Sleep(5 * time.Second)
+			b.change("3") // does not shorten the wait
+			time.Sleep(11 * time.Minute)
+			b.change("4")
+		})
+		story(t, got[1:],
+			`20s refused {"u":{"ip_address":"2"}}`, `20s error down, next in 15s`,
+			`35s refused {"u":{"ip_address":"3"}}`, `35s error down, next in 30s`,
+			`1m5s refused {"u":{"ip_address":"3"}}`, `1m5s error down, next in 1m0s`,
+			`2m5s refused {"u":{"ip_address":"3"}}`, `2m5s error down, next in 2m0s`,
+			`4m5s refused {"u":{"ip_address":"3"}}`, `4m5s error down, next in 4m0s`,
+			`8m5s refused {"u":{"ip_address":"3"}}`, `8m5s error down, next in 5m0s`,
+			`13m5s sent {"u":{"ip_address":"4"}}`)
+	})
+}
+
+func TestTheCloudsWishCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bench{address: "1", after: 2 * time.Minute, fail: func(n int) error {
+			if n == 1 {
+				return errors.New("503")
+			}
+			return nil
+		}}
+		got := b.run(t, 10*time.Minute, nil)
+		if len(got) != 3 || got[1] != "0s error 503, next in 2m0s" || got[2][:4] != "2m0s" {
+			t.Errorf("story %v", got)
+		}
+	})
+}
+
+// A change that is undone before it could be sent is not sent.
+func TestOnlyAcknowledgedReportsCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bench{address: "1", fail: func(n int) error {
+			if n == 2 {
+				return errors.New("down")
+			}
+			return nil
+		}}
+		got := b.run(t, 10*time.Minute, func() {
+			time.Sleep(20 * time.Second)
+			b.change("2")
+			time.Sleep(5 * time.Second)
+			b.change("1")
+		})
+		if len(got) != 3 {
+			t.Errorf("story %v", got)
+		}
+	})
+}
+
+func TestARestartSendsOnlyChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{}
+		first := &bench{address: "1", memory: m}
+		first.run(t, time.Minute, nil)
+		second := &bench{address: "2", memory: m}
+		story(t, second.run(t, time.Minute, nil), `0s sent {"u":{"ip_address":"2"}}`)
+		third := &bench{address: "2", memory: m}
+		story(t, third.run(t, time.Minute, nil))
+	})
+}
+
+func TestADamagedMemoryMeansAFullReport(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, m := range []*memory{{last: []byte(`{"u":`)}, {last: []byte(`[]`)}} {
+			b := &bench{address: "1", memory: m}
+			got := b.run(t, time.Minute, nil)
+			if len(got) != 2 || got[1] != `0s sent {"u":{"ip_address":"1","provisioning_progress":null,"provisioning_state":"",`+rest {
+				t.Errorf("story %v", got)
+			}
+		}
+		b := &bench{address: "1", memory: &memory{err: errors.New("disk")}}
+		got := b.run(t, time.Minute, nil)
+		if len(got) != 3 || got[2] != "0s error remember the report: disk, next in 30s" {
+			t.Errorf("story %v", got)
+		}
+	})
+}
