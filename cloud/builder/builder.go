@@ -64,8 +64,8 @@ type Builder struct {
 
 	slots   chan struct{}
 	waiting atomic.Int64
-	ctx     context.Context // ends with Close; detached builds live in it
-	stop    context.CancelCauseFunc
+	stopped chan struct{} // closed by Close
+	stop    func()
 	active  sync.WaitGroup
 }
 
@@ -94,17 +94,42 @@ func New(cfg Config) (*Builder, error) {
 	b := &Builder{
 		db: cfg.DB, auth: cfg.Auth, engine: eng, dir: cfg.Dir,
 		parallel: cfg.Parallel, wallTime: cfg.WallTime, limits: cfg.Limits, log: cfg.Log,
-		slots: make(chan struct{}, cfg.Builds),
+		slots: make(chan struct{}, cfg.Builds), stopped: make(chan struct{}),
 	}
-	b.ctx, b.stop = context.WithCancelCause(context.Background())
+	b.stop = sync.OnceFunc(func() { close(b.stopped) })
 	return b, nil
 }
 
 // Close stops all builds, marks their releases and waits for that.
 func (b *Builder) Close() error {
-	b.stop(errStopping)
+	b.stop()
 	b.active.Wait()
 	return b.engine.api.Close()
+}
+
+// untilStopped ends a build's context when the builder is closed. The function it returns
+// must be called when the build ended.
+func (b *Builder) untilStopped(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	ended := make(chan struct{})
+	go func() {
+		select {
+		case <-b.stopped:
+			cancel(errStopping)
+		case <-ended:
+			cancel(nil)
+		}
+	}()
+	return ctx, func() { close(ended) }
+}
+
+func (b *Builder) closed() bool {
+	select {
+	case <-b.stopped:
+		return true
+	default:
+		return false
+	}
 }
 
 // takeSlot waits until a build may begin; queued hears the place in the queue. It is false
@@ -224,7 +249,7 @@ func (b *Builder) admit(r *http.Request) (model.Fleet, caller, int) {
 		return model.Fleet{}, user, http.StatusUnsupportedMediaType
 	case r.ContentLength > b.limits.Compressed:
 		return model.Fleet{}, user, http.StatusRequestEntityTooLarge
-	case b.ctx.Err() != nil || b.waiting.Load() >= longestQueue:
+	case b.closed() || b.waiting.Load() >= longestQueue:
 		return model.Fleet{}, user, http.StatusServiceUnavailable
 	}
 	fleet, err := b.db.FleetBySlug(r.Context(), slug)
@@ -246,10 +271,8 @@ func (b *Builder) admit(r *http.Request) (model.Fleet, caller, int) {
 
 // attach runs a build while its client listens; the build ends when the client leaves.
 func (b *Builder) attach(w http.ResponseWriter, r *http.Request, j *job, spoolErr error) {
-	ctx, cancel := context.WithCancelCause(r.Context())
-	defer cancel(nil)
-	defer context.AfterFunc(b.ctx, func() { cancel(errStopping) })()
-
+	ctx, ended := b.untilStopped(r.Context())
+	defer ended()
 	j.out = newStream(sinkFor(w, r))
 	w.WriteHeader(http.StatusOK)
 	silence := make(chan struct{})
@@ -295,7 +318,9 @@ func (b *Builder) detach(w http.ResponseWriter, r *http.Request, j *job, spoolEr
 	go func() {
 		defer b.active.Done()
 		defer cleanUp()
-		j.safely(func() { j.execute(b.ctx) })
+		ctx, ended := b.untilStopped(context.Background())
+		defer ended()
+		j.safely(func() { j.execute(ctx) })
 	}()
 	answer(w, struct {
 		Started   bool  `json:"started"`

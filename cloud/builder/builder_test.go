@@ -144,10 +144,10 @@ func TestWhoMayPush(t *testing.T) {
 }
 
 // forever is a body that must not be waited for.
-type forever struct{ ctx context.Context }
+type forever <-chan struct{}
 
 func (f forever) Read([]byte) (int, error) {
-	<-f.ctx.Done()
+	<-f
 	return 0, io.EOF
 }
 
@@ -155,7 +155,7 @@ func TestStrangersAreRefusedBeforeTheBody(t *testing.T) {
 	w := newWorld(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.URL+w.address(""), forever{ctx})
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.URL+w.address(""), forever(ctx.Done()))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -162,20 +162,7 @@ func TestPush(t *testing.T) {
 	if first.Status != event.StatusSuccess {
 		t.Fatalf("the push ended as %s: %s", first.Status, dump(events))
 	}
-	for _, name := range []string{"front", "back", "cache"} {
-		s := services[name]
-		if !strings.HasPrefix(s.ContentHash, "sha256:") || s.Size == 0 || s.Steps == 0 {
-			t.Errorf("%s: no digest, size or steps: %+v", name, s)
-		}
-		// A device pulls by digest from where the row says.
-		out, err := c.engine.Client.ImagePull(t.Context(), s.Location+"@"+s.ContentHash, image.PullOptions{RegistryAuth: c.mayPull(t, s.Location)})
-		must(t, err)
-		text, err := io.ReadAll(out)
-		must(t, err)
-		if strings.Contains(string(text), "error") {
-			t.Errorf("%s: pull by digest: %s", name, text)
-		}
-	}
+	c.checkPullable(t, services)
 	fleet, err := c.db.FleetByID(t.Context(), c.fleet.ID)
 	must(t, err)
 	if fleet.TargetRelease != first.ReleaseID {
@@ -184,28 +171,10 @@ func TestPush(t *testing.T) {
 	c.checkRows(t, first.ReleaseID)
 	c.checkNothingLeft(t)
 
-	t.Run("unchanged", func(t *testing.T) {
-		again, events, unchanged := c.push(t, dir)
-		if again.Status != event.StatusSuccess || again.ReleaseID == first.ReleaseID {
-			t.Fatalf("second push: %s, release %d\n%s", again.Status, again.ReleaseID, dump(events))
-		}
-		for name, s := range unchanged {
-			if s.ContentHash != services[name].ContentHash || !s.Unchanged {
-				t.Errorf("%s: digest %s after an unchanged push, was %s", name, s.ContentHash, services[name].ContentHash)
-			}
-		}
-	})
+	t.Run("unchanged", func(t *testing.T) { c.unchanged(t, dir, services) })
 	t.Run("unchanged on a fresh engine", func(t *testing.T) {
 		c.wipe(t)
-		again, events, unchanged := c.push(t, dir)
-		if again.Status != event.StatusSuccess {
-			t.Fatalf("push: %s", dump(events))
-		}
-		for name, s := range unchanged {
-			if s.ContentHash != services[name].ContentHash {
-				t.Errorf("%s: digest %s on a fresh engine, was %s", name, s.ContentHash, services[name].ContentHash)
-			}
-		}
+		c.unchanged(t, dir, services)
 	})
 	t.Run("one service changed", func(t *testing.T) {
 		must(t, os.WriteFile(filepath.Join(dir, "back/app"), []byte("back 2"), 0o644))
@@ -220,6 +189,36 @@ func TestPush(t *testing.T) {
 	})
 	t.Run("one service fails", func(t *testing.T) { c.failing(t, dir) })
 	t.Run("official framing", func(t *testing.T) { c.framing(t, dir) })
+}
+
+// checkPullable pulls by digest from where the rows say, as a device does.
+func (c *cloud) checkPullable(t *testing.T, services map[string]event.Service) {
+	t.Helper()
+	for _, name := range []string{"front", "back", "cache"} {
+		s := services[name]
+		if !strings.HasPrefix(s.ContentHash, "sha256:") || s.Size == 0 || s.Steps == 0 {
+			t.Errorf("%s: no digest, size or steps: %+v", name, s)
+		}
+		out, err := c.engine.Client.ImagePull(t.Context(), s.Location+"@"+s.ContentHash, image.PullOptions{RegistryAuth: c.mayPull(t, s.Location)})
+		must(t, err)
+		text, err := io.ReadAll(out)
+		must(t, err)
+		if strings.Contains(string(text), "error") {
+			t.Errorf("%s: pull by digest: %s", name, text)
+		}
+	}
+}
+
+func (c *cloud) unchanged(t *testing.T, dir string, before map[string]event.Service) {
+	again, events, services := c.push(t, dir)
+	if again.Status != event.StatusSuccess {
+		t.Fatalf("push: %s", dump(events))
+	}
+	for name, s := range services {
+		if s.ContentHash != before[name].ContentHash || !s.Unchanged || s.CachedSteps == 0 {
+			t.Errorf("%s: digest %s, was %s; %d steps from the cache", name, s.ContentHash, before[name].ContentHash, s.CachedSteps)
+		}
+	}
 }
 
 func (c *cloud) failing(t *testing.T, dir string) {
@@ -350,18 +349,76 @@ func TestALeavingClientCancelsItsBuild(t *testing.T) {
 	})
 }
 
+func TestStagesReadyImagesAndFailingCommands(t *testing.T) {
+	c := startCloud(t)
+	c.engine.Busybox(t, "busybox:test")
+	dir := project(t, map[string]string{
+		"docker-compose.yml": "services:\n  staged: {build: staged}\n  broken: {build: broken}\n  args: {build: {context: args, args: {WHO: world}}}\n",
+		"staged/Dockerfile":  "FROM busybox:test AS make\nCOPY in /in\nRUN cat /in /in > /out\nFROM scratch\nCOPY --from=make /out /out\n",
+		"staged/in":          "x",
+		"broken/Dockerfile":  "FROM busybox:test\nRUN echo fine && echo bad >&2 && exit 7\n",
+		"args/Dockerfile.template": "FROM busybox:test\nARG WHO\nARG TARGETARCH\nRUN echo hello $WHO on $TARGETARCH, " +
+			"%%BALENA_MACHINE_NAME%% %%BALENA_ARCH%% %%BALENA_SERVICE_NAME%%\n",
+	})
+	_, events, first := c.push(t, dir)
+	if s := first["broken"]; s.Status != event.StatusFailed || s.ExitCode != 7 {
+		t.Errorf("the failing command: %+v", s)
+	}
+	said := map[string]bool{}
+	for _, e := range events {
+		if e.Type == event.Log {
+			said[e.Service+" "+e.Stream+" "+e.Text] = true
+		}
+		if e.Type == event.Error && e.Service == "broken" && !slices.Contains(e.Tail, "bad") {
+			t.Errorf("the error does not show the end of the log: %q", e.Tail)
+		}
+	}
+	for _, want := range []string{"broken out fine", "broken err bad", "args out hello world on amd64, generic-amd64 amd64 args"} {
+		if !said[want] {
+			t.Errorf("no line %q in %s", want, dump(events))
+		}
+	}
+	must(t, os.WriteFile(filepath.Join(dir, "broken/Dockerfile"), []byte("FROM busybox:test\nRUN true\n"), 0o644))
+	_, _, good := c.push(t, dir)
+	_, events, again := c.push(t, dir)
+	for name, s := range again {
+		if s.ContentHash == "" || s.ContentHash != good[name].ContentHash || s.CachedSteps < s.Steps-2 { // FROM is no step to cache
+			t.Errorf("%s: %s after %s, %d of %d steps from the cache\n%s", name, s.ContentHash, good[name].ContentHash, s.CachedSteps, s.Steps, dump(events))
+		}
+	}
+
+	// A ready image from another release of this registry, by digest; the engine has to
+	// know its credentials, which come with the project.
+	secrets, err := json.Marshal(map[string]map[string]string{
+		strings.TrimPrefix(c.url, "http://"): {"username": "admin", "password": c.token},
+	})
+	must(t, err)
+	ready := project(t, map[string]string{
+		"docker-compose.yml":            "services:\n  ready: {image: '" + good["args"].Location + "@" + good["args"].ContentHash + "'}\n",
+		".balena/registry-secrets.json": string(secrets),
+	})
+	result, events, services := c.push(t, ready)
+	if result.Status != event.StatusSuccess || services["ready"].ContentHash != good["args"].ContentHash {
+		t.Errorf("a ready image: %s", dump(events))
+	}
+	c.checkNothingLeft(t)
+}
+
 func eventually(t *testing.T, what string, check func() error) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.After(20 * time.Second)
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
 	for {
 		err := check()
 		if err == nil {
 			return
 		}
-		if time.Now().After(deadline) {
+		select {
+		case <-tick.C:
+		case <-deadline:
 			t.Fatalf("waited for %s: %v", what, err)
 		}
-		time.Sleep(50 * time.Millisecond)
 	}
 }
 

@@ -332,33 +332,13 @@ func hosts(list types.HostsList) []string {
 // volumes keeps named ones, moves tmpfs to its own field and turns the binds that devices
 // offer into the labels that ask for them. All other host paths are refused.
 func (n *normaliser) volumes(name string, s *types.ServiceConfig, fields map[string]any) error {
-	var kept, tmpfs, binds []string
+	var sorted mounts
 	for _, v := range s.Volumes {
-		if v.Target == "" || v.Source == "" && v.Type != types.VolumeTypeTmpfs {
-			return notAllowed(name, "volumes without source and target")
-		}
-		switch v.Type {
-		case types.VolumeTypeVolume:
-			if v.Volume != nil && (v.Volume.NoCopy || v.Volume.Subpath != "" || len(v.Volume.Labels) > 0) {
-				return notAllowed(name, "volumes.volume options")
-			}
-			text := v.Source + ":" + v.Target
-			if v.ReadOnly {
-				text += ":ro"
-			}
-			kept = append(kept, text)
-		case types.VolumeTypeTmpfs:
-			if v.Tmpfs != nil && (v.Tmpfs.Size != 0 || v.Tmpfs.Mode != 0) {
-				return notAllowed(name, "volumes.tmpfs options")
-			}
-			tmpfs = append(tmpfs, v.Target)
-		case types.VolumeTypeBind:
-			binds = append(binds, v.Source)
-		default:
-			return notAllowed(name, "volumes of type "+v.Type)
+		if err := sorted.add(name, v); err != nil {
+			return err
 		}
 	}
-	features, err := bindFeatures(name, binds)
+	features, err := bindFeatures(name, sorted.binds)
 	if err != nil {
 		return err
 	}
@@ -371,8 +351,38 @@ func (n *normaliser) volumes(name string, s *types.ServiceConfig, fields map[str
 	if len(s.Labels) > 0 {
 		fields["labels"] = s.Labels
 	}
-	setOrDelete(fields, "volumes", kept)
-	setOrDelete(fields, "tmpfs", append(slices.Clone([]string(s.Tmpfs)), tmpfs...))
+	setOrDelete(fields, "volumes", sorted.kept)
+	setOrDelete(fields, "tmpfs", append(slices.Clone([]string(s.Tmpfs)), sorted.tmpfs...))
+	return nil
+}
+
+// mounts are a service's volumes, by what becomes of them.
+type mounts struct{ kept, tmpfs, binds []string }
+
+func (m *mounts) add(service string, v types.ServiceVolumeConfig) error {
+	if v.Target == "" || v.Source == "" && v.Type != types.VolumeTypeTmpfs {
+		return notAllowed(service, "volumes without source and target")
+	}
+	switch v.Type {
+	case types.VolumeTypeVolume:
+		if v.Volume != nil && (v.Volume.NoCopy || v.Volume.Subpath != "" || len(v.Volume.Labels) > 0) {
+			return notAllowed(service, "volumes.volume options")
+		}
+		text := v.Source + ":" + v.Target
+		if v.ReadOnly {
+			text += ":ro"
+		}
+		m.kept = append(m.kept, text)
+	case types.VolumeTypeTmpfs:
+		if v.Tmpfs != nil && (v.Tmpfs.Size != 0 || v.Tmpfs.Mode != 0) {
+			return notAllowed(service, "volumes.tmpfs options")
+		}
+		m.tmpfs = append(m.tmpfs, v.Target)
+	case types.VolumeTypeBind:
+		m.binds = append(m.binds, v.Source)
+	default:
+		return notAllowed(service, "volumes of type "+v.Type)
+	}
 	return nil
 }
 

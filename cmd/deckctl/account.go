@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 
 	"deckhand/client"
 	"deckhand/state"
+	"deckhand/version"
 )
 
 // settings are what deckctl remembers between calls.
@@ -123,7 +125,7 @@ func (s *session) cloud() (*client.Client, error) {
 		return nil, &exitError{exitAuth, errors.New("not logged in; use deckctl login URL")}
 	}
 	return client.New(client.Config{
-		URL: known.URL, Builder: s.env("BALENARC_BUILDER_URL"), Token: known.Token, Agent: "deckctl/" + version(),
+		URL: known.URL, Builder: s.env("BALENARC_BUILDER_URL"), Token: known.Token, Agent: "deckctl/" + version.Version,
 	})
 }
 
@@ -134,7 +136,7 @@ type loginCmd struct {
 }
 
 // Run checks the login and remembers it.
-func (c *loginCmd) Run(s *session) error {
+func (c *loginCmd) Run(ctx context.Context, s *session) error {
 	known, err := s.settings()
 	if err != nil {
 		return err
@@ -148,14 +150,14 @@ func (c *loginCmd) Run(s *session) error {
 	if c.User == "" && c.Token == "" {
 		return &exitError{exitUsage, errors.New("as whom? give --user NAME or --token TOKEN")}
 	}
-	cloud, err := client.New(client.Config{URL: known.URL, Agent: "deckctl/" + version()})
+	cloud, err := client.New(client.Config{URL: known.URL, Agent: "deckctl/" + version.Version})
 	if err != nil {
 		return err
 	}
-	if known.Token, err = c.credential(s, cloud); err != nil {
+	if known.Token, err = c.credential(ctx, s, cloud); err != nil {
 		return err
 	}
-	who, err := cloud.As(known.Token).Whoami(s.ctx)
+	who, err := cloud.As(known.Token).Whoami(ctx)
 	if err != nil {
 		return fmt.Errorf("log in to %s: %w", known.URL, err)
 	}
@@ -166,7 +168,7 @@ func (c *loginCmd) Run(s *session) error {
 	return err
 }
 
-func (c *loginCmd) credential(s *session, cloud *client.Client) (string, error) {
+func (c *loginCmd) credential(ctx context.Context, s *session, cloud *client.Client) (string, error) {
 	if c.Token == "-" {
 		return s.secret("Token: ")
 	}
@@ -177,7 +179,7 @@ func (c *loginCmd) credential(s *session, cloud *client.Client) (string, error) 
 	if err != nil {
 		return "", err
 	}
-	token, err := cloud.Login(s.ctx, c.User, password)
+	token, err := cloud.Login(ctx, c.User, password)
 	if refused, ok := errors.AsType[*client.StatusError](err); ok && refused.Code == 401 {
 		return "", &exitError{exitAuth, fmt.Errorf("the cloud does not accept this password for %s", c.User)}
 	}
@@ -231,12 +233,12 @@ func (logoutCmd) Run(s *session) error {
 type whoamiCmd struct{}
 
 // Run asks the cloud.
-func (whoamiCmd) Run(s *session) error {
+func (whoamiCmd) Run(ctx context.Context, s *session) error {
 	cloud, err := s.cloud()
 	if err != nil {
 		return err
 	}
-	who, err := cloud.Whoami(s.ctx)
+	who, err := cloud.Whoami(ctx)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -47,12 +48,12 @@ type fleetCreateCmd struct {
 }
 
 // Run makes the fleet.
-func (c *fleetCreateCmd) Run(s *session) error {
+func (c *fleetCreateCmd) Run(ctx context.Context, s *session) error {
 	cloud, err := s.cloud()
 	if err != nil {
 		return err
 	}
-	f, err := cloud.CreateFleet(s.ctx, c.Name, c.DeviceType)
+	f, err := cloud.CreateFleet(ctx, c.Name, c.DeviceType)
 	if err != nil {
 		return err
 	}
@@ -66,12 +67,12 @@ func (c *fleetCreateCmd) Run(s *session) error {
 type fleetListCmd struct{}
 
 // Run lists the fleets.
-func (fleetListCmd) Run(s *session) error {
+func (fleetListCmd) Run(ctx context.Context, s *session) error {
 	cloud, err := s.cloud()
 	if err != nil {
 		return err
 	}
-	fleets, err := cloud.Fleets(s.ctx)
+	fleets, err := cloud.Fleets(ctx)
 	if err != nil {
 		return err
 	}
@@ -99,16 +100,16 @@ type deviceRegisterCmd struct {
 }
 
 // Run registers the device.
-func (c *deviceRegisterCmd) Run(s *session) error {
+func (c *deviceRegisterCmd) Run(ctx context.Context, s *session) error {
 	cloud, err := s.cloud()
 	if err != nil {
 		return err
 	}
-	fleet, err := cloud.Fleet(s.ctx, c.Fleet)
+	fleet, err := cloud.Fleet(ctx, c.Fleet)
 	if err != nil {
 		return err
 	}
-	r, err := cloud.RegisterDevice(s.ctx, fleet, c.UUID)
+	r, err := cloud.RegisterDevice(ctx, fleet, c.UUID)
 	if err != nil {
 		return err
 	}
@@ -125,20 +126,20 @@ type deviceListCmd struct {
 }
 
 // Run lists devices.
-func (c *deviceListCmd) Run(s *session) error {
+func (c *deviceListCmd) Run(ctx context.Context, s *session) error {
 	cloud, err := s.cloud()
 	if err != nil {
 		return err
 	}
 	var id int64
 	if c.Fleet != "" {
-		fleet, err := cloud.Fleet(s.ctx, c.Fleet)
+		fleet, err := cloud.Fleet(ctx, c.Fleet)
 		if err != nil {
 			return err
 		}
 		id = fleet.ID
 	}
-	devices, err := cloud.Devices(s.ctx, id)
+	devices, err := cloud.Devices(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -168,16 +169,16 @@ type deviceShowCmd struct {
 }
 
 // Run shows the device.
-func (c *deviceShowCmd) Run(s *session) error {
+func (c *deviceShowCmd) Run(ctx context.Context, s *session) error {
 	cloud, err := s.cloud()
 	if err != nil {
 		return err
 	}
-	d, err := cloud.Device(s.ctx, c.UUID)
+	d, err := cloud.Device(ctx, c.UUID)
 	if err != nil {
 		return err
 	}
-	installs, err := cloud.Installs(s.ctx, d)
+	installs, err := cloud.Installs(ctx, d)
 	if err != nil {
 		return err
 	}
@@ -236,7 +237,7 @@ type deviceConfig struct {
 const supervisorPort = 48484
 
 // Run writes the configuration. The device gets a key of its own: the file is a secret.
-func (c *deviceConfigCmd) Run(s *session) error {
+func (c *deviceConfigCmd) Run(ctx context.Context, s *session) error {
 	if (c.UUID == "") == (c.Fleet == "") {
 		return &exitError{exitUsage, errors.New("give the UUID of a registered device, or --fleet for new ones")}
 	}
@@ -255,9 +256,9 @@ func (c *deviceConfigCmd) Run(s *session) error {
 		APIEndpoint: cloud.URL(), RegistryEndpoint: api.Host, ListenPort: supervisorPort, PollInterval: c.Poll.Milliseconds(),
 	}
 	if c.UUID != "" {
-		err = c.registered(s, cloud, &doc)
+		err = c.registered(ctx, cloud, &doc)
 	} else {
-		err = c.unregistered(s, cloud, &doc)
+		err = c.unregistered(ctx, cloud, &doc)
 	}
 	if err != nil {
 		return err
@@ -289,24 +290,24 @@ func (c *deviceConfigCmd) mayWrite() error {
 	return nil
 }
 
-func (c *deviceConfigCmd) registered(s *session, cloud *client.Client, doc *deviceConfig) error {
-	d, err := cloud.Device(s.ctx, c.UUID)
+func (c *deviceConfigCmd) registered(ctx context.Context, cloud *client.Client, doc *deviceConfig) error {
+	d, err := cloud.Device(ctx, c.UUID)
 	if err != nil {
 		return err
 	}
 	doc.UUID, doc.DeviceID, doc.DeviceType, doc.ApplicationID = d.UUID, d.ID, d.DeviceType, d.Fleet
 	doc.RegisteredAt = time.Now().Unix()
-	doc.DeviceAPIKey, err = cloud.DeviceKey(s.ctx, d.ID)
+	doc.DeviceAPIKey, err = cloud.DeviceKey(ctx, d.ID)
 	return err
 }
 
-func (c *deviceConfigCmd) unregistered(s *session, cloud *client.Client, doc *deviceConfig) error {
-	f, err := cloud.Fleet(s.ctx, c.Fleet)
+func (c *deviceConfigCmd) unregistered(ctx context.Context, cloud *client.Client, doc *deviceConfig) error {
+	f, err := cloud.Fleet(ctx, c.Fleet)
 	if err != nil {
 		return err
 	}
 	doc.ApplicationID, doc.ApplicationName, doc.DeviceType = f.ID, f.Name, f.DeviceType
-	doc.APIKey, err = cloud.ProvisioningKey(s.ctx, f.ID, 0)
+	doc.APIKey, err = cloud.ProvisioningKey(ctx, f.ID, 0)
 	return err
 }
 
@@ -319,16 +320,16 @@ type releaseListCmd struct {
 }
 
 // Run lists releases.
-func (c *releaseListCmd) Run(s *session) error {
+func (c *releaseListCmd) Run(ctx context.Context, s *session) error {
 	cloud, err := s.cloud()
 	if err != nil {
 		return err
 	}
-	fleet, err := cloud.Fleet(s.ctx, c.Fleet)
+	fleet, err := cloud.Fleet(ctx, c.Fleet)
 	if err != nil {
 		return err
 	}
-	releases, err := cloud.Releases(s.ctx, fleet.ID)
+	releases, err := cloud.Releases(ctx, fleet.ID)
 	if err != nil {
 		return err
 	}
@@ -350,24 +351,24 @@ type logsCmd struct {
 }
 
 // Run shows the log.
-func (c *logsCmd) Run(s *session) error {
+func (c *logsCmd) Run(ctx context.Context, s *session) error {
 	cloud, err := s.cloud()
 	if err != nil {
 		return err
 	}
-	d, err := cloud.Device(s.ctx, c.UUID)
+	d, err := cloud.Device(ctx, c.UUID)
 	if err != nil {
 		return err
 	}
-	names, err := cloud.ServiceNames(s.ctx, d.Fleet)
+	names, err := cloud.ServiceNames(ctx, d.Fleet)
 	if err != nil {
 		return err
 	}
 	show := func(l client.LogLine) error { return s.logLine(l, names) }
 	if c.Follow {
-		return cloud.FollowLogs(s.ctx, d.UUID, c.Lines, show)
+		return cloud.FollowLogs(ctx, d.UUID, c.Lines, show)
 	}
-	lines, err := cloud.Logs(s.ctx, d.UUID, c.Lines)
+	lines, err := cloud.Logs(ctx, d.UUID, c.Lines)
 	if err != nil {
 		return err
 	}

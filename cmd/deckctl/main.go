@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -17,6 +16,7 @@ import (
 
 	"deckhand/client"
 	"deckhand/state"
+	"deckhand/version"
 )
 
 // Exit codes: scripts decide by them.
@@ -48,7 +48,6 @@ type tool struct {
 
 // session is what commands work with.
 type session struct {
-	ctx            context.Context
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	env            func(string) string
@@ -89,11 +88,11 @@ func realMain() int {
 		signal.Stop(signals) // the next one ends the process at once
 		cancel(&exitError{code: code})
 	}()
-	return run(&session{ctx: ctx, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: os.Getenv}, os.Args[1:])
+	return run(ctx, &session{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: os.Getenv}, os.Args[1:])
 }
 
 // run executes one command line and gives its exit code.
-func run(s *session, args []string) int {
+func run(ctx context.Context, s *session, args []string) int {
 	var t tool
 	asked := false // for help
 	parser, err := kong.New(&t,
@@ -102,6 +101,7 @@ func run(s *session, args []string) int {
 		kong.Writers(s.stdout, s.stderr),
 		kong.Exit(func(int) { asked = true }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.BindTo(ctx, (*context.Context)(nil)),
 	)
 	if err != nil {
 		fmt.Fprintln(s.stderr, "deckctl:", err)
@@ -119,15 +119,15 @@ func run(s *session, args []string) int {
 		return exitUsage
 	}
 	s.json, s.url = t.JSON, t.URL
-	return s.report(parsed.Run(s))
+	return s.report(ctx, parsed.Run(s))
 }
 
 // report prints a failure and finds its exit code.
-func (s *session) report(err error) int {
+func (s *session) report(ctx context.Context, err error) int {
 	if err == nil {
 		return 0
 	}
-	if stopped, ok := errors.AsType[*exitError](context.Cause(s.ctx)); ok {
+	if stopped, ok := errors.AsType[*exitError](context.Cause(ctx)); ok {
 		return stopped.code
 	}
 	if asked, ok := errors.AsType[*exitError](err); ok {
@@ -180,20 +180,6 @@ type versionCmd struct{}
 
 // Run prints the version.
 func (versionCmd) Run(s *session) error {
-	_, err := fmt.Fprintln(s.stdout, "deckctl", version())
+	_, err := fmt.Fprintln(s.stdout, "deckctl", version.Version)
 	return err
-}
-
-// version is that of the module, or the commit it was built from.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	for _, setting := range info.Settings {
-		if setting.Key == "vcs.revision" && info.Main.Version == "(devel)" {
-			return setting.Value
-		}
-	}
-	return info.Main.Version
 }

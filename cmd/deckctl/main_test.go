@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"flag"
 	"os"
@@ -48,10 +47,10 @@ func (o *owner) do(stdin string, args ...string) (out string, code int) {
 	o.t.Helper()
 	var text bytes.Buffer
 	s := &session{
-		ctx: context.Background(), stdin: strings.NewReader(stdin), stdout: &text, stderr: &text,
+		stdin: strings.NewReader(stdin), stdout: &text, stderr: &text,
 		env: func(name string) string { return o.env[name] },
 	}
-	code = run(s, args)
+	code = run(o.t.Context(), s, args)
 	return text.String(), code
 }
 

@@ -24,19 +24,19 @@ type pushCmd struct {
 }
 
 // Run pushes, shows the build, and ends with an exit code that tells how it went.
-func (c *pushCmd) Run(s *session) error {
+func (c *pushCmd) Run(ctx context.Context, s *session) error {
 	cloud, err := s.cloud()
 	if err != nil {
 		return err
 	}
-	fleet, err := cloud.Fleet(s.ctx, c.Fleet)
+	fleet, err := cloud.Fleet(ctx, c.Fleet)
 	if err != nil {
 		return err
 	}
 	show, finish := c.renderer(s)
 	var release int64
 	began := time.Now()
-	result, err := cloud.Build(s.ctx, client.BuildRequest{
+	result, err := cloud.Build(ctx, client.BuildRequest{
 		Slug: fleet.Slug, Source: c.Dir, Dockerfile: c.Dockerfile, Draft: c.Draft, NoCache: c.Nocache,
 	}, func(e event.Event) {
 		if e.Type == event.ReleaseCreated {
@@ -45,10 +45,10 @@ func (c *pushCmd) Run(s *session) error {
 		show(e)
 	})
 	if err != nil {
-		if s.ctx.Err() != nil && release != 0 {
-			s.cancelRelease(cloud, release)
+		if ctx.Err() != nil && release != 0 {
+			s.cancelRelease(ctx, cloud, release)
 		}
-		return s.broken(err, s.json || c.Progress == "json")
+		return s.broken(ctx, err, s.json || c.Progress == "json")
 	}
 	finish(result, time.Since(began))
 	switch result.Status {
@@ -89,9 +89,9 @@ func (c *pushCmd) renderer(s *session) (show func(event.Event), finish func(even
 }
 
 // cancelRelease tells the cloud as well: the broken connection may not reach the builder.
-func (s *session) cancelRelease(cloud *client.Client, release int64) {
+func (s *session) cancelRelease(ctx context.Context, cloud *client.Client, release int64) {
 	fmt.Fprintf(s.stderr, "deckctl: cancelling release %d\n", release)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	if err := cloud.CancelRelease(ctx, release); err != nil {
 		fmt.Fprintln(s.stderr, "deckctl: cancel:", plain(err))
@@ -99,8 +99,8 @@ func (s *session) cancelRelease(cloud *client.Client, release int64) {
 }
 
 // broken is for builds without a result.
-func (s *session) broken(err error, asJSON bool) error {
-	if !asJSON || s.ctx.Err() != nil {
+func (s *session) broken(ctx context.Context, err error, asJSON bool) error {
+	if !asJSON || ctx.Err() != nil {
 		return err
 	}
 	code := exitCode(err)
