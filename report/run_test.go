@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -29,7 +30,7 @@ func (m *memory) Put(b []byte) error {
 // bench runs a reporter against a cloud that fails as told.
 type bench struct {
 	start   time.Time
-	address string
+	address atomic.Pointer[string]
 	changed chan struct{}
 	fail    func(n int) error
 	after   time.Duration
@@ -39,16 +40,23 @@ type bench struct {
 }
 
 func (b *bench) now() Report {
-	f := Facts{UUID: "u", IPAddress: b.address}
+	f := Facts{UUID: "u", IPAddress: *b.address.Load()}
 	return Build(Input{Facts: f})
 }
 
 func (b *bench) change(address string) {
-	b.address = address
+	b.address.Store(&address)
 	select {
 	case b.changed <- struct{}{}:
 	default:
 	}
+}
+
+// at makes a bench whose device has an address.
+func at(address string, m *memory) *bench {
+	b := &bench{memory: m}
+	b.address.Store(&address)
+	return b
 }
 
 func (b *bench) note(format string, args ...any) {
@@ -104,8 +112,9 @@ const rest = `"status":"Idle"}}`
 
 func TestAtMostOneReportInTenSeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &bench{address: "1"}
+		b := at("1", nil)
 		got := b.run(t, 2*time.Minute, func() {
+			time.Sleep(500 * time.Millisecond)
 			for i := range 25 { // a change each second
 				time.Sleep(time.Second)
 				b.change(fmt.Sprint(10 + i))
@@ -115,20 +124,21 @@ func TestAtMostOneReportInTenSeconds(t *testing.T) {
 		})
 		story(t, got,
 			`0s sent {"u":{"ip_address":"1","provisioning_progress":null,"provisioning_state":"",`+rest,
-			`10s sent {"u":{"ip_address":"19"}}`,
-			`20s sent {"u":{"ip_address":"29"}}`,
+			`10s sent {"u":{"ip_address":"18"}}`,
+			`20s sent {"u":{"ip_address":"28"}}`,
 			`30s sent {"u":{"ip_address":"34"}}`,
-			`55s sent {"u":{"ip_address":"last"}}`)
+			`55.5s sent {"u":{"ip_address":"last"}}`)
 	})
 }
 
 // Nothing tells the reporter about an address; it looks.
 func TestItLooksBySelf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &bench{address: "1"}
+		b := at("1", nil)
 		got := b.run(t, 10*time.Minute, func() {
 			time.Sleep(45 * time.Second)
-			b.address = "2"
+			second := "2"
+			b.address.Store(&second)
 		})
 		if len(got) != 2 || got[1] != `1m0s sent {"u":{"ip_address":"2"}}` {
 			t.Errorf("story %v", got)
@@ -138,7 +148,7 @@ func TestItLooksBySelf(t *testing.T) {
 
 func TestFailuresBackOffAndReportTheLatest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &bench{address: "1", memory: &memory{}}
+		b := at("1", &memory{})
 		b.fail = func(n int) error {
 			if n >= 2 && n <= 7 {
 				return errors.New("down")
@@ -166,12 +176,14 @@ func TestFailuresBackOffAndReportTheLatest(t *testing.T) {
 
 func TestTheCloudsWishCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &bench{address: "1", after: 2 * time.Minute, fail: func(n int) error {
+		b := at("1", nil)
+		b.after = 2 * time.Minute
+		b.fail = func(n int) error {
 			if n == 1 {
 				return errors.New("503")
 			}
 			return nil
-		}}
+		}
 		got := b.run(t, 10*time.Minute, nil)
 		if len(got) != 3 || got[1] != "0s error 503, next in 2m0s" || got[2][:4] != "2m0s" {
 			t.Errorf("story %v", got)
@@ -182,12 +194,13 @@ func TestTheCloudsWishCounts(t *testing.T) {
 // A change that is undone before it could be sent is not sent.
 func TestOnlyAcknowledgedReportsCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &bench{address: "1", fail: func(n int) error {
+		b := at("1", nil)
+		b.fail = func(n int) error {
 			if n == 2 {
 				return errors.New("down")
 			}
 			return nil
-		}}
+		}
 		got := b.run(t, 10*time.Minute, func() {
 			time.Sleep(20 * time.Second)
 			b.change("2")
@@ -203,11 +216,11 @@ func TestOnlyAcknowledgedReportsCount(t *testing.T) {
 func TestARestartSendsOnlyChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &memory{}
-		first := &bench{address: "1", memory: m}
+		first := at("1", m)
 		first.run(t, time.Minute, nil)
-		second := &bench{address: "2", memory: m}
+		second := at("2", m)
 		story(t, second.run(t, time.Minute, nil), `0s sent {"u":{"ip_address":"2"}}`)
-		third := &bench{address: "2", memory: m}
+		third := at("2", m)
 		story(t, third.run(t, time.Minute, nil))
 	})
 }
@@ -215,13 +228,13 @@ func TestARestartSendsOnlyChanges(t *testing.T) {
 func TestADamagedMemoryMeansAFullReport(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, m := range []*memory{{last: []byte(`{"u":`)}, {last: []byte(`[]`)}} {
-			b := &bench{address: "1", memory: m}
+			b := at("1", m)
 			got := b.run(t, time.Minute, nil)
 			if len(got) != 2 || got[1] != `0s sent {"u":{"ip_address":"1","provisioning_progress":null,"provisioning_state":"",`+rest {
 				t.Errorf("story %v", got)
 			}
 		}
-		b := &bench{address: "1", memory: &memory{err: errors.New("disk")}}
+		b := at("1", &memory{err: errors.New("disk")})
 		got := b.run(t, time.Minute, nil)
 		if len(got) != 3 || got[2] != "0s error remember the report: disk, next in 30s" {
 			t.Errorf("story %v", got)

@@ -1,0 +1,38 @@
+package localapi
+
+import "net/http"
+
+// route is one row of the API. To add a route, add a row here and its function;
+// the golden route table then asks for a look.
+type route struct {
+	method string
+	path   string // lower case, no slash at the end
+	key    bool   // a key is needed (while the device is managed)
+	limit  int64  // bytes of the body
+	serve  func(w http.ResponseWriter, r *http.Request, body []byte)
+}
+
+const (
+	bodyLimit = 10_000_000 // as balena's clients expect
+	planLimit = 16 << 20   // a target document
+)
+
+// routes are those of the device API.
+func (a *api) routes() []route {
+	return []route{
+		{"GET", "/ping", false, 0, a.ping},
+		{"GET", "/v1/healthy", false, 0, a.healthy},
+		{"POST", "/v1/update", true, bodyLimit, a.update},
+		{"GET", "/v2/state/status", true, 0, a.stateStatus},
+	}
+}
+
+// routes are those of deckhand's own socket. Its file mode is the only guard.
+func (c *control) routes() []route {
+	return []route{
+		{"GET", "/v3/status", false, 0, c.status},
+		{"GET", "/v3/plan", false, 0, c.plan},
+		{"POST", "/v3/plan", false, planLimit, c.planFor},
+		{"GET", "/v3/snapshot", false, 0, c.snapshot},
+	}
+}

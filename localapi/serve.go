@@ -1,0 +1,160 @@
+package localapi
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"html"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// Request is one answered request, for the log. Path has no query: keys are
+// passed there.
+type Request struct {
+	Method, Path string
+	Status       int
+	Took         time.Duration
+}
+
+// router finds the route of a request.
+type router struct {
+	routes []route
+	// allowed says whether a request that needs a key has one.
+	allowed func(*http.Request) bool
+	// tooBad answers a request whose body cannot be read.
+	tooBad func(w http.ResponseWriter, err error)
+	log    func(Request)
+}
+
+// ServeHTTP answers a request. Unknown paths need a key like all others, so that
+// nobody without one learns which exist.
+func (rt *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	started := time.Now()
+	rec := &recorder{ResponseWriter: w}
+	defer func() {
+		if p := recover(); p != nil {
+			if p == http.ErrAbortHandler { //nolint:errorlint // it is compared by identity in net/http too
+				panic(p)
+			}
+			if rec.status == 0 {
+				failed(rec, http.StatusServiceUnavailable, "Unknown error")
+			}
+		}
+		if rt.log != nil {
+			rt.log(Request{Method: r.Method, Path: r.URL.Path, Status: rec.status, Took: time.Since(started)})
+		}
+	}()
+	rt.serve(rec, r)
+}
+
+func (rt *router) serve(w http.ResponseWriter, r *http.Request) {
+	found, ok := rt.find(r)
+	if (!ok || found.key) && !rt.allowed(r) {
+		plain(w, http.StatusUnauthorized, "Unauthorized")
+		return
+	}
+	if !ok {
+		notFound(w, r)
+		return
+	}
+	body, err := readBody(w, r, found.limit)
+	if err != nil {
+		rt.tooBad(w, err)
+		return
+	}
+	found.serve(w, r, body)
+}
+
+// find matches paths in any case and with one slash at the end, as balena's
+// supervisor does, and answers HEAD like GET.
+func (rt *router) find(r *http.Request) (route, bool) {
+	method, path := r.Method, strings.ToLower(r.URL.Path)
+	if method == http.MethodHead {
+		method = http.MethodGet
+	}
+	if len(path) > 1 {
+		path = strings.TrimSuffix(path, "/")
+	}
+	for _, x := range rt.routes {
+		if x.method == method && x.path == path {
+			return x, true
+		}
+	}
+	return route{}, false
+}
+
+var errTooLarge = errors.New("request entity too large")
+
+func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	if limit == 0 {
+		return nil, nil
+	}
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return nil, errTooLarge
+	}
+	return b, err
+}
+
+func plain(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, text)
+}
+
+// failed is the error body of most of balena's routes.
+func failed(w http.ResponseWriter, status int, message string) {
+	answer(w, status, struct {
+		Status  string `json:"status"`
+		Message string `json:"message"`
+	}{"failed", message})
+}
+
+func answer(w http.ResponseWriter, status int, v any) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		status = http.StatusServiceUnavailable
+		b.Reset()
+		_, _ = fmt.Fprintf(&b, "{\"status\":\"failed\",\"message\":%q}\n", "the answer cannot be encoded")
+	}
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = w.Write(b.Bytes())
+}
+
+func notFound(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(http.StatusNotFound)
+	_, _ = fmt.Fprintf(w, "<!DOCTYPE html>\n<html lang=\"en\"><title>Error</title><pre>Cannot %s %s</pre></html>\n",
+		html.EscapeString(r.Method), html.EscapeString(r.URL.Path))
+}
+
+// recorder remembers the status of an answer.
+type recorder struct {
+	http.ResponseWriter
+	status int
+}
+
+func (r *recorder) WriteHeader(status int) {
+	if r.status == 0 {
+		r.status = status
+	}
+	r.ResponseWriter.WriteHeader(status)
+}
+
+func (r *recorder) Write(b []byte) (int, error) {
+	if r.status == 0 {
+		r.status = http.StatusOK
+	}
+	return r.ResponseWriter.Write(b)
+}
+
+// Unwrap lets net/http reach the writer beneath.
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
