@@ -1,0 +1,129 @@
+package server
+
+import (
+	stdlog "log"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"deckhand/cloud/answer"
+)
+
+// middleware is what every request passes: a log line, time limits, a limit
+// for the body, and an answer even when the code fails.
+type middleware struct {
+	next   http.Handler
+	log    zerolog.Logger
+	images bool // the registry: layers have any size and take their time
+}
+
+const (
+	bodyTime   = 2 * time.Minute
+	answerTime = 3 * time.Minute
+	// maxWire bounds a body as it is sent.
+	maxWire = 16 << 20
+)
+
+// endless says whether a request may take as long as it wants: it is watched
+// over where it is served.
+func (m middleware) endless(r *http.Request) bool {
+	return m.images || r.URL.Path == "/v3/build" || strings.HasSuffix(r.URL.Path, "/log-stream")
+}
+
+func (m middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	began := time.Now()
+	recorder := &recorder{ResponseWriter: w}
+	m.limit(recorder, r)
+	log := m.log.With().Str("method", r.Method).Str("path", r.URL.Path).Logger()
+	r = r.WithContext(log.WithContext(r.Context()))
+	defer func() {
+		if m.recovered(recorder, log, recover()) {
+			panic(http.ErrAbortHandler) // the way to drop a connection
+		}
+		event := log.Debug()
+		if r.Method != http.MethodGet && r.Method != http.MethodHead && !m.images || recorder.status >= http.StatusInternalServerError {
+			event = log.Info()
+		}
+		event.Int("status", recorder.status).Int64("bytes", recorder.bytes).Dur("ms", time.Since(began)).Str("client", r.RemoteAddr).Msg("request")
+	}()
+	m.next.ServeHTTP(recorder, r)
+}
+
+// limit sets the deadlines. Those of the previous request on the connection
+// would stay otherwise.
+func (m middleware) limit(w *recorder, r *http.Request) {
+	control := http.NewResponseController(w)
+	var read, write time.Time
+	if !m.endless(r) {
+		write = time.Now().Add(answerTime)
+		if r.ContentLength != 0 {
+			read = time.Now().Add(bodyTime)
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, maxWire)
+	}
+	// Without support for deadlines there are none.
+	control.SetReadDeadline(read)   //nolint:errcheck // see above
+	control.SetWriteDeadline(write) //nolint:errcheck // see above
+}
+
+// recovered logs a panic and answers 500 if nothing was sent; true means that
+// the connection must be dropped.
+func (m middleware) recovered(w *recorder, log zerolog.Logger, p any) (drop bool) {
+	switch {
+	case p == nil:
+		return false
+	case p == http.ErrAbortHandler: //nolint:errorlint // a panic's value, compared as net/http does
+		return true
+	}
+	log.Error().Interface("panic", p).Bytes("stack", debug.Stack()).Msg("request failed")
+	if w.status != 0 {
+		return true
+	}
+	answer.JSON(w, http.StatusInternalServerError, "The cloud could not do this; its log says why.")
+	return false
+}
+
+// recorder remembers what was answered.
+type recorder struct {
+	http.ResponseWriter
+	status int
+	bytes  int64
+}
+
+// WriteHeader notes the status.
+func (r *recorder) WriteHeader(status int) {
+	if r.status == 0 && status >= http.StatusOK {
+		r.status = status
+	}
+	r.ResponseWriter.WriteHeader(status)
+}
+
+func (r *recorder) Write(b []byte) (int, error) {
+	if r.status == 0 {
+		r.status = http.StatusOK
+	}
+	n, err := r.ResponseWriter.Write(b)
+	r.bytes += int64(n)
+	return n, err
+}
+
+// Flush is for handlers that ask for a Flusher themselves.
+func (r *recorder) Flush() { http.NewResponseController(r.ResponseWriter).Flush() } //nolint:errcheck // as the interface wants
+
+// Unwrap is for http.ResponseController.
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+// quietLog takes what net/http says about broken connections.
+func quietLog(log zerolog.Logger) *stdlog.Logger {
+	return stdlog.New(writeLog{log}, "", 0)
+}
+
+type writeLog struct{ log zerolog.Logger }
+
+func (w writeLog) Write(b []byte) (int, error) {
+	w.log.Debug().Msg(strings.TrimSpace(string(b)))
+	return len(b), nil
+}

@@ -1,0 +1,308 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"deckhand/cloud/answer"
+	"deckhand/cloud/auth"
+	"deckhand/cloud/builder"
+	"deckhand/cloud/dashboard"
+	"deckhand/cloud/device"
+	"deckhand/cloud/model"
+	"deckhand/cloud/odata"
+	"deckhand/cloud/registry"
+)
+
+// Config says where the cloud keeps its data and where it listens.
+type Config struct {
+	// DataDir holds everything; it is made when missing.
+	DataDir string
+	// Listen and RegistryListen are host:port; port 0 takes a free one.
+	Listen, RegistryListen string
+	// PublicURL is how devices and owners reach the API; made from Listen
+	// when empty.
+	PublicURL string
+	// RegistryHost is the host:port in image names, reachable for devices and
+	// for the build engine; made from RegistryListen when empty.
+	RegistryHost string
+	// Engine is the Docker engine that builds, like unix:///var/run/docker.sock.
+	Engine string
+	// TLSCert and TLSKey are PEM files; both or none.
+	TLSCert, TLSKey string
+	// PollInterval is how often devices ask for their target; 10 minutes when 0.
+	PollInterval time.Duration
+	Log          zerolog.Logger
+}
+
+// Login is the one-time login of a new cloud's owner.
+type Login struct{ Username, Password string }
+
+// Server is a cloud that listens but does not answer yet: see Run.
+type Server struct {
+	log      zerolog.Logger
+	db       *model.DB
+	device   *device.Device
+	builder  *builder.Builder
+	registry *registry.Registry
+	login    *Login
+
+	url, registryHost string
+	api, images       listening
+	stopAnswers       context.CancelFunc
+}
+
+// listening is an HTTP server with its listener.
+type listening struct {
+	server   *http.Server
+	listener net.Listener
+}
+
+// New opens the data folder and both ports. The caller must call Run, which
+// closes everything at its end, or Close.
+func New(ctx context.Context, cfg Config) (_ *Server, err error) {
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return nil, fmt.Errorf("start cloud: %w; choose another folder with --data-dir", err)
+	}
+	s := &Server{log: cfg.Log, stopAnswers: func() {}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	if err := s.listen(ctx, cfg); err != nil {
+		return nil, err
+	}
+	if s.db, err = model.Open(ctx, model.Config{
+		Path: filepath.Join(cfg.DataDir, "cloud.db"), RegistryHost: func() string { return s.registryHost }}); err != nil {
+		return nil, err
+	}
+	if n, err := s.db.FailRunningReleases(ctx); err != nil {
+		return nil, fmt.Errorf("end interrupted builds: %w", err)
+	} else if n > 0 {
+		s.log.Warn().Int("builds", n).Msg("builds were interrupted by the last stop; push again")
+	}
+	identity, err := auth.New(auth.Config{DB: s.db, KeyDir: filepath.Join(cfg.DataDir, "keys"), Issuer: s.url, Service: s.registryHost})
+	if err != nil {
+		return nil, err
+	}
+	if err := s.wire(cfg, identity); err != nil {
+		return nil, err
+	}
+	// Last: a start that fails after it would lose the password.
+	username, password, err := identity.FirstLogin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if password != "" {
+		s.login = &Login{username, password}
+	}
+	return s, nil
+}
+
+func (s *Server) wire(cfg Config, identity *auth.Auth) (err error) {
+	if s.registry, err = registry.New(registry.Config{
+		Dir: filepath.Join(cfg.DataDir, "registry"), Realm: s.url + "/auth/v1/token",
+		Service: identity.RegistryService(), Issuer: identity.RegistryIssuer(), JWKS: identity.RegistryJWKS(), Log: s.log}); err != nil {
+		return err
+	}
+	if s.builder, err = builder.New(builder.Config{
+		DB: s.db, Auth: identity, EngineHost: cfg.Engine, Dir: filepath.Join(cfg.DataDir, "builds"), Log: s.log}); err != nil {
+		return err
+	}
+	s.device = device.New(device.Config{DB: s.db, Auth: identity, PollInterval: cfg.PollInterval,
+		Failed: func(err error) { s.log.Error().Err(err).Msg("keep track of devices") }})
+	page, err := dashboard.New(dashboard.Config{DB: s.db, Auth: identity, Secure: cfg.TLSCert != ""})
+	if err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	identity.Routes(mux)
+	odata.New(odata.Config{DB: s.db, Auth: identity}).Routes(mux)
+	s.device.Routes(mux)
+	page.Routes(mux)
+	mux.Handle("POST /v3/build", s.builder)
+	mux.HandleFunc("GET /ping", func(w http.ResponseWriter, _ *http.Request) { answer.Text(w, http.StatusOK, "OK") })
+	mux.HandleFunc("GET /connectivity-check", func(w http.ResponseWriter, _ *http.Request) { answer.Empty(w, http.StatusNoContent) })
+
+	// Held requests, streams and pages end when this context does.
+	answers, stop := context.WithCancel(context.Background())
+	s.stopAnswers = stop
+	s.api.server = s.httpServer(answers, mux, "api")
+	s.images.server = s.httpServer(answers, s.registry, "registry")
+	return nil
+}
+
+// maxHeader is the size in bytes of the longest request head: clients ask
+// for many ids in one address.
+const maxHeader = 128 << 10
+
+func (s *Server) httpServer(ctx context.Context, handler http.Handler, name string) *http.Server {
+	log := s.log.With().Str("server", name).Logger()
+	return &http.Server{
+		Handler:           middleware{next: handler, log: log, images: name == "registry"},
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    maxHeader,
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ErrorLog:          quietLog(log),
+	}
+}
+
+// listen opens both ports and learns their addresses.
+func (s *Server) listen(ctx context.Context, cfg Config) error {
+	var config *tls.Config
+	scheme := "http"
+	if cfg.TLSCert != "" || cfg.TLSKey != "" {
+		certificate, err := tls.LoadX509KeyPair(cfg.TLSCert, cfg.TLSKey)
+		if err != nil {
+			return fmt.Errorf("read TLS certificate: %w; give both --tls-cert and --tls-key, as PEM files", err)
+		}
+		scheme, config = "https", &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}
+	}
+	var err error
+	if s.api.listener, err = s.open(ctx, cfg.Listen, "--listen", config); err != nil {
+		return err
+	}
+	if s.images.listener, err = s.open(ctx, cfg.RegistryListen, "--registry-listen", config); err != nil {
+		return err
+	}
+	s.url, s.registryHost = cfg.PublicURL, cfg.RegistryHost
+	if s.url == "" {
+		s.url = scheme + "://" + reachable(s.api.listener)
+	}
+	if s.registryHost == "" {
+		s.registryHost = reachable(s.images.listener)
+	}
+	return nil
+}
+
+func (s *Server) open(ctx context.Context, address, flag string, config *tls.Config) (net.Listener, error) {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w; choose another address with %s", address, err, flag)
+	}
+	if config == nil {
+		if tcp, ok := listener.Addr().(*net.TCPAddr); ok && !tcp.IP.IsLoopback() {
+			s.log.Warn().Str("address", listener.Addr().String()).
+				Msg("this port is open to the network without encryption: passwords, keys and registry secrets can be read on the way; use --tls-cert and --tls-key, or a proxy that does")
+		}
+		return listener, nil
+	}
+	return tls.NewListener(listener, config), nil
+}
+
+// reachable is the address of a listener as a client on this machine dials it.
+func reachable(l net.Listener) string {
+	tcp, ok := l.Addr().(*net.TCPAddr)
+	if !ok {
+		return l.Addr().String()
+	}
+	host := tcp.IP.String()
+	if tcp.IP.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, fmt.Sprint(tcp.Port))
+}
+
+// URL is where the API and the web page are.
+func (s *Server) URL() string { return s.url }
+
+// RegistryHost is the host in image names.
+func (s *Server) RegistryHost() string { return s.registryHost }
+
+// FirstLogin is the owner's login if this start created it, else nil. The
+// password is stored nowhere in clear text: show it now or never.
+func (s *Server) FirstLogin() *Login { return s.login }
+
+// stopGrace is how long requests may take to end after a stop.
+const stopGrace = 10 * time.Second
+
+// Run serves until the context ends, then stops: builds are ended and marked,
+// held requests answered, and everything is closed.
+func (s *Server) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, l := range []listening{s.api, s.images} {
+		group.Go(func() error {
+			if err := l.server.Serve(l.listener); !errors.Is(err, http.ErrServerClosed) {
+				return fmt.Errorf("serve: %w", err)
+			}
+			return nil
+		})
+	}
+	group.Go(func() error { return s.device.Run(ctx) })
+	group.Go(func() error {
+		<-ctx.Done()
+		return s.shutdown(context.WithoutCancel(ctx))
+	})
+	err := group.Wait()
+	return errors.Join(err, s.Close())
+}
+
+// shutdown ends what is open: builds first, so that their answers are still
+// written and the registry is there for what they push.
+func (s *Server) shutdown(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, stopGrace)
+	defer cancel()
+	err := s.builder.Close()
+	s.builder = nil
+	s.stopAnswers()
+	for _, l := range []listening{s.api, s.images} {
+		if l.server.Shutdown(ctx) != nil {
+			err = errors.Join(err, l.server.Close()) // somebody does not let go
+		}
+	}
+	return err
+}
+
+// Close frees what New opened. Run does it at its end.
+func (s *Server) Close() error {
+	s.stopAnswers()
+	var errs []error
+	if s.builder != nil {
+		errs = append(errs, s.builder.Close())
+	}
+	if s.registry != nil {
+		errs = append(errs, s.registry.Close())
+	}
+	for _, l := range []listening{s.api, s.images} {
+		if l.listener != nil {
+			if err := l.listener.Close(); !errors.Is(err, net.ErrClosed) {
+				errs = append(errs, err)
+			}
+		}
+	}
+	if s.db != nil {
+		errs = append(errs, s.db.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// ResetPassword gives a user of the cloud in dataDir a new password and
+// returns it. The cloud must not be running.
+func ResetPassword(ctx context.Context, dataDir, username string) (_ string, err error) {
+	path := filepath.Join(dataDir, "cloud.db")
+	if _, err := os.Stat(path); err != nil {
+		return "", fmt.Errorf("reset password: %w; give the folder of the cloud with --data-dir", err)
+	}
+	db, err := model.Open(ctx, model.Config{Path: path})
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	identity, err := auth.New(auth.Config{DB: db, KeyDir: filepath.Join(dataDir, "keys")})
+	if err != nil {
+		return "", err
+	}
+	return identity.ResetPassword(ctx, username)
+}

@@ -1,0 +1,136 @@
+// Command deckhand-cloud is the companion cloud: fleets, releases and devices
+// in one process.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/alecthomas/kong"
+	"github.com/rs/zerolog"
+	"golang.org/x/term"
+
+	"deckhand/cloud/server"
+	"deckhand/version"
+)
+
+type cli struct {
+	Serve         serveCmd         `cmd:"" help:"Run the cloud."`
+	ResetPassword resetPasswordCmd `cmd:"" help:"Give a user a new password; stop the cloud first."`
+	Version       versionCmd       `cmd:"" help:"Show the version."`
+}
+
+type serveCmd struct {
+	DataDir        string        `default:"/var/lib/deckhand-cloud" env:"DECKHAND_CLOUD_DATA_DIR" placeholder:"DIR" help:"Folder of the database, keys and images (${default})."`
+	Listen         string        `default:"127.0.0.1:8480" env:"DECKHAND_CLOUD_LISTEN" placeholder:"HOST:PORT" help:"Address of API and web page (${default})."`
+	RegistryListen string        `default:"127.0.0.1:8481" env:"DECKHAND_CLOUD_REGISTRY_LISTEN" placeholder:"HOST:PORT" help:"Address of the image registry (${default})."`
+	PublicURL      string        `name:"public-url" env:"DECKHAND_CLOUD_PUBLIC_URL" placeholder:"URL" help:"How devices and owners reach the API, when not by --listen."`
+	RegistryHost   string        `env:"DECKHAND_CLOUD_REGISTRY_HOST" placeholder:"HOST[:PORT]" help:"How devices and the engine reach the registry, when not by --registry-listen."`
+	Engine         string        `default:"unix:///var/run/docker.sock" env:"DECKHAND_CLOUD_ENGINE,DOCKER_HOST" placeholder:"URL" help:"Docker engine that builds (${default})."`
+	TLSCert        string        `name:"tls-cert" env:"DECKHAND_CLOUD_TLS_CERT" type:"existingfile" placeholder:"FILE" help:"Certificate for both addresses, PEM."`
+	TLSKey         string        `name:"tls-key" env:"DECKHAND_CLOUD_TLS_KEY" type:"existingfile" placeholder:"FILE" help:"Its key, PEM."`
+	PollInterval   time.Duration `default:"10m" env:"DECKHAND_CLOUD_POLL_INTERVAL" placeholder:"DURATION" help:"How often devices ask for their target when nothing shorter holds (${default})."`
+	LogLevel       string        `default:"info" enum:"debug,info,warn,error" env:"DECKHAND_CLOUD_LOG_LEVEL" help:"Least important lines to log: ${enum} (${default})."`
+}
+
+// Validate is called by kong.
+func (c *serveCmd) Validate() error {
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		return errors.New("--tls-cert and --tls-key go together")
+	}
+	if c.PollInterval < time.Second {
+		return errors.New("--poll-interval must be at least 1s")
+	}
+	return nil
+}
+
+func (c *serveCmd) Run(ctx context.Context) error {
+	log, err := newLog(os.Stderr, c.LogLevel)
+	if err != nil {
+		return err
+	}
+	s, err := server.New(ctx, server.Config{
+		DataDir: c.DataDir, Listen: c.Listen, RegistryListen: c.RegistryListen, PublicURL: c.PublicURL, RegistryHost: c.RegistryHost,
+		Engine: c.Engine, TLSCert: c.TLSCert, TLSKey: c.TLSKey, PollInterval: c.PollInterval, Log: log,
+	})
+	if err != nil {
+		return err
+	}
+	welcome(os.Stdout, s.URL(), s.FirstLogin())
+	log.Info().Str("url", s.URL()).Str("registry", s.RegistryHost()).Str("data", c.DataDir).Str("version", version.Version).Msg("cloud is up")
+	err = s.Run(ctx)
+	log.Info().Msg("cloud is down")
+	return err
+}
+
+// welcome shows the one-time login of a new cloud. It goes to standard output
+// and not to the log, which others may read.
+func welcome(w io.Writer, url string, login *server.Login) {
+	if login == nil {
+		return
+	}
+	fmt.Fprintf(w, `
+  This is a new cloud. Log in as its owner; the password is shown only now.
+
+    URL       %s
+    user      %s
+    password  %s
+
+  deckctl login %s --user %s
+
+`, url, login.Username, login.Password, url, login.Username) //nolint:errcheck // nobody reads it then
+}
+
+func newLog(w *os.File, level string) (zerolog.Logger, error) {
+	l, err := zerolog.ParseLevel(level)
+	if err != nil {
+		return zerolog.Nop(), fmt.Errorf("read --log-level: %w", err)
+	}
+	var out io.Writer = w
+	if term.IsTerminal(int(w.Fd())) {
+		out = zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly}
+	}
+	return zerolog.New(out).Level(l).With().Timestamp().Logger(), nil
+}
+
+type resetPasswordCmd struct {
+	DataDir string `default:"/var/lib/deckhand-cloud" env:"DECKHAND_CLOUD_DATA_DIR" placeholder:"DIR" help:"Folder of the cloud (${default})."`
+	User    string `arg:"" optional:"" default:"admin" help:"User (${default})."`
+}
+
+func (c *resetPasswordCmd) Run(ctx context.Context) error {
+	password, err := server.ResetPassword(ctx, c.DataDir, c.User)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Printf("user      %s\npassword  %s\n", c.User, password)
+	return err
+}
+
+type versionCmd struct{}
+
+func (versionCmd) Run() error {
+	_, err := fmt.Println("deckhand-cloud " + version.Version)
+	return err
+}
+
+func main() {
+	var c cli
+	parsed := kong.Parse(&c, kong.Name("deckhand-cloud"), kong.Description("The companion cloud: fleets, releases and devices in one process."), kong.UsageOnError())
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// A second signal ends the process at once.
+	context.AfterFunc(ctx, stop)
+	parsed.BindTo(ctx, (*context.Context)(nil))
+	err := parsed.Run()
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "deckhand-cloud: "+err.Error()) //nolint:errcheck // nobody reads it then
+		os.Exit(1)
+	}
+}
