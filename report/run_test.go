@@ -114,12 +114,12 @@ func TestAtMostOneReportInTenSeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := at("1", nil)
 		got := b.run(t, 2*time.Minute, func() {
-			time.Sleep(500 * time.Millisecond)
+			<-time.After(500 * time.Millisecond)
 			for i := range 25 { // a change each second
-				time.Sleep(time.Second)
+				<-time.After(time.Second)
 				b.change(fmt.Sprint(10 + i))
 			}
-			time.Sleep(30 * time.Second)
+			<-time.After(30 * time.Second)
 			b.change("last")
 		})
 		story(t, got,
@@ -136,7 +136,7 @@ func TestItLooksBySelf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := at("1", nil)
 		got := b.run(t, 10*time.Minute, func() {
-			time.Sleep(45 * time.Second)
+			<-time.After(45 * time.Second)
 			second := "2"
 			b.address.Store(&second)
 		})
@@ -156,11 +156,11 @@ func TestFailuresBackOffAndReportTheLatest(t *testing.T) {
 			return nil
 		}
 		got := b.run(t, 30*time.Minute, func() {
-			time.Sleep(20 * time.Second)
+			<-time.After(20 * time.Second)
 			b.change("2")
-			time.Sleep(5 * time.Second)
+			<-time.After(5 * time.Second)
 			b.change("3") // does not shorten the wait
-			time.Sleep(11 * time.Minute)
+			<-time.After(11 * time.Minute)
 			b.change("4")
 		})
 		story(t, got[1:],
@@ -202,9 +202,9 @@ func TestOnlyAcknowledgedReportsCount(t *testing.T) {
 			return nil
 		}
 		got := b.run(t, 10*time.Minute, func() {
-			time.Sleep(20 * time.Second)
+			<-time.After(20 * time.Second)
 			b.change("2")
-			time.Sleep(5 * time.Second)
+			<-time.After(5 * time.Second)
 			b.change("1")
 		})
 		if len(got) != 3 {

@@ -113,7 +113,7 @@ func TestFailuresHaveAClassAndAReason(t *testing.T) {
 		"silent":         {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, state.ClassTimeout, "no answer in time", 0},
 		"hangs up":       {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, state.ClassNetwork, "EOF", 0},
 		"stops in it":    {stalling, state.ClassTimeout, "no answer in time", 0},
-		"loops":          {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path, 302) }, state.ClassNetwork, "redirects", 0},
+		"loops":          {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path, http.StatusFound) }, state.ClassNetwork, "redirects", 0},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -126,16 +126,18 @@ func TestFailuresHaveAClassAndAReason(t *testing.T) {
 			if err == nil {
 				t.Fatal("no error")
 			}
-			if state.ClassOf(err) != c.class || !strings.Contains(err.Error(), c.reason) {
-				t.Errorf("error %v, want class %s and %q", err, c.class, c.reason)
+			if state.ClassOf(err) != c.class || !strings.Contains(err.Error(), c.reason) || RetryAfter(err) != c.after {
+				t.Errorf("error %v, retry after %v; want class %s, %q and %v", err, RetryAfter(err), c.class, c.reason, c.after)
 			}
-			if RetryAfter(err) != c.after {
-				t.Errorf("retry after %v, want %v", RetryAfter(err), c.after)
-			}
-			if len(err.Error()) > 700 || strings.Contains(err.Error(), "secret-key") || strings.ContainsAny(err.Error(), "\x1b\n") {
-				t.Errorf("error is not fit to be shown: %q", err)
-			}
+			fitToShow(t, err)
 		})
+	}
+}
+
+func fitToShow(t *testing.T, err error) {
+	t.Helper()
+	if s := err.Error(); len(s) > 700 || strings.Contains(s, "secret-key") || strings.ContainsAny(s, "\x1b\n") {
+		t.Errorf("error is not fit to be shown: %q", s)
 	}
 }
 
@@ -196,7 +198,7 @@ func TestACancelledRequest(t *testing.T) {
 // goes on coming is not cut off.
 func TestPatience(t *testing.T) {
 	held := serve(t, func(w http.ResponseWriter, _ *http.Request) {
-		time.Sleep(600 * time.Millisecond)
+		<-time.After(600 * time.Millisecond)
 		w.WriteHeader(http.StatusNotModified)
 	})
 	held.timeout = 300 * time.Millisecond
@@ -210,7 +212,7 @@ func TestPatience(t *testing.T) {
 		for _, b := range []byte(`{"a":12345}`) {
 			_, _ = w.Write([]byte{b})
 			w.(http.Flusher).Flush()
-			time.Sleep(60 * time.Millisecond)
+			<-time.After(60 * time.Millisecond)
 		}
 	})
 	slow.timeout = 500 * time.Millisecond

@@ -148,7 +148,7 @@ func TestFailuresBackOffToTheInterval(t *testing.T) {
 		begin := time.Now()
 		story := play(t, s, PollConfig{}, 46*time.Minute, func(p *Poller) {
 			for range 2 {
-				time.Sleep(20 * time.Minute)
+				<-time.After(20 * time.Minute)
 				last = append(last, p.LastSuccess().Sub(begin))
 			}
 		})
@@ -213,12 +213,12 @@ func TestTriggers(t *testing.T) {
 			return unchanged, 5 * time.Second, nil
 		}}
 		story := play(t, s, PollConfig{ETag: "e"}, 20*time.Minute, func(p *Poller) {
-			time.Sleep(2 * time.Second)
+			<-time.After(2 * time.Second)
 			p.Trigger(Trigger{Force: true}) // while a request runs: its answer may be too old
 			p.Trigger(Trigger{Cancel: true})
-			time.Sleep(58 * time.Second)
+			<-time.After(58 * time.Second)
 			p.Trigger(Trigger{})
-			time.Sleep(time.Minute)
+			<-time.After(time.Minute)
 			p.Trigger(Trigger{}) // this one fails; the plan stays
 		})
 		check(t, story,
@@ -236,7 +236,7 @@ func TestManyTriggersDoNotHammerTheCloud(t *testing.T) {
 		play(t, s, PollConfig{ETag: "e"}, time.Minute, func(p *Poller) {
 			for range 5900 {
 				p.Trigger(Trigger{})
-				time.Sleep(10 * time.Millisecond)
+				<-time.After(10 * time.Millisecond)
 			}
 		})
 		if s.calls > 61 {
@@ -261,7 +261,7 @@ func TestHeldRequests(t *testing.T) {
 			return unchanged, 0, nil
 		}}
 		story := play(t, s, PollConfig{Wait: 4 * time.Minute}, 10*time.Minute, func(p *Poller) {
-			time.Sleep(9 * time.Minute)
+			<-time.After(9 * time.Minute)
 			p.Trigger(Trigger{Force: true})
 		})
 		check(t, story,

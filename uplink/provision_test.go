@@ -242,33 +242,38 @@ func TestACrashAtAnyMomentKeepsTheIdentity(t *testing.T) {
 			for lost := 0; lost <= 3; lost++ {
 				t.Run(fmt.Sprintf("write %d after=%v, answer %d lost", at, after, lost), func(t *testing.T) {
 					t.Parallel()
-					c := &cloud{after: func(n int, _ *http.Request) int {
-						if n == lost {
-							return 500
-						}
-						return 0
-					}}
-					s := httptest.NewServer(c)
-					defer s.Close()
-					path := fresh(t, s.URL, provisioning)
-					f, err := config.Load(path)
-					must(t, err)
-					ctx, cancel := context.WithCancel(t.Context())
-					defer cancel()
-					_ = Provision(ctx, ProvisionConfig{File: &crashing{File: f, at: at, after: after, die: cancel}})
-
-					first, err := config.Load(path)
-					must(t, err)
-					v, _ := provision(t, path, 0)
-					if was := first.Values().UUID; was != "" && was != v.UUID {
-						t.Errorf("the UUID changed from %s to %s", was, v.UUID)
-					}
-					if len(c.devices) != 1 || c.devices[v.UUID].key != v.DeviceAPIKey || !v.Provisioned() || v.APIKey != "" {
-						t.Errorf("devices %v, values %+v", c.devices, v)
-					}
+					crash(t, at, after, lost)
 				})
 			}
 		}
+	}
+}
+
+func crash(t *testing.T, at int, after bool, lost int) {
+	t.Helper()
+	c := &cloud{after: func(n int, _ *http.Request) int {
+		if n == lost {
+			return 500
+		}
+		return 0
+	}}
+	s := httptest.NewServer(c)
+	defer s.Close()
+	path := fresh(t, s.URL, provisioning)
+	f, err := config.Load(path)
+	must(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	_ = Provision(ctx, ProvisionConfig{File: &crashing{File: f, at: at, after: after, die: cancel}})
+
+	first, err := config.Load(path)
+	must(t, err)
+	v, _ := provision(t, path, 0)
+	if was := first.Values().UUID; was != "" && was != v.UUID {
+		t.Errorf("the UUID changed from %s to %s", was, v.UUID)
+	}
+	if len(c.devices) != 1 || c.devices[v.UUID].key != v.DeviceAPIKey || !v.Provisioned() || v.APIKey != "" {
+		t.Errorf("devices %v, values %+v", c.devices, v)
 	}
 }
 
@@ -330,13 +335,11 @@ func TestIdentityIsRenewedOnlyOnADefiniteNo(t *testing.T) {
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
 			t.Parallel()
 			c := &cloud{devices: map[string]device{testUUID: {5, "other"}}}
-			if status != 200 {
-				c.before = func(_ int, r *http.Request) int {
-					if r.URL.Path == "/v7/device" {
-						return status
-					}
-					return 0
+			c.before = func(_ int, r *http.Request) int {
+				if r.URL.Path == "/v7/device" && status != 200 {
+					return status
 				}
+				return 0
 			}
 			s := httptest.NewServer(c)
 			defer s.Close()

@@ -171,18 +171,7 @@ func (b bucket[T]) change(put map[string]T, gone func(key string) bool) error {
 		}
 		encoded[k] = raw
 	}
-	var doomed []string
-	err := b.view(func(values *bbolt.Bucket) error {
-		return values.ForEach(func(k, raw []byte) error {
-			switch v, ok := encoded[string(k)]; {
-			case ok && bytes.Equal(v, raw):
-				delete(encoded, string(k))
-			case !ok && gone != nil && gone(string(k)):
-				doomed = append(doomed, string(k))
-			}
-			return nil
-		})
-	})
+	doomed, err := b.compare(encoded, gone)
 	if err != nil || len(encoded)+len(doomed) == 0 {
 		return err
 	}
@@ -199,6 +188,23 @@ func (b bucket[T]) change(put map[string]T, gone func(key string) bool) error {
 		}
 		return nil
 	})
+}
+
+// compare lists the keys to delete, and takes out of encoded what is stored
+// already.
+func (b bucket[T]) compare(encoded map[string][]byte, gone func(key string) bool) (doomed []string, err error) {
+	err = b.view(func(values *bbolt.Bucket) error {
+		return values.ForEach(func(k, raw []byte) error {
+			switch v, ok := encoded[string(k)]; {
+			case ok && bytes.Equal(v, raw):
+				delete(encoded, string(k))
+			case !ok && gone != nil && gone(string(k)):
+				doomed = append(doomed, string(k))
+			}
+			return nil
+		})
+	})
+	return doomed, err
 }
 
 // drop deletes values that cannot be read, and says so.
