@@ -4,8 +4,14 @@ import "strings"
 
 // Reference is an image name in canonical form: repository@digest when there is
 // a digest (a tag beside it is dropped), else repository:tag with "latest" as
-// the default. No registry is invented.
+// the default. No registry is invented; the engine's default registry is left
+// out, as the engine does.
 func Reference(name string) string {
+	for _, hub := range []string{"docker.io/", "index.docker.io/"} {
+		if rest, ok := strings.CutPrefix(name, hub); ok {
+			name = strings.TrimPrefix(rest, "library/")
+		}
+	}
 	if repo, digest, ok := strings.Cut(name, "@"); ok {
 		return repository(repo) + "@" + digest
 	}

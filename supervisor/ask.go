@@ -11,9 +11,11 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
+	"deckhand/localapi"
 	"deckhand/reconcile"
 	"deckhand/state"
 )
@@ -102,18 +104,12 @@ func (a Ask) get(ctx context.Context, method, path string, body []byte, into any
 }
 
 func answerError(status int, body []byte) error {
-	var e struct {
-		Message string `json:"message"`
+	var p localapi.Problem
+	if json.Unmarshal(body, &p) == nil && p.Error != "" {
+		// The text begins with the class, which Classify would repeat.
+		return state.Classify(p.Class, errors.New(strings.TrimPrefix(p.Error, string(p.Class)+": ")))
 	}
-	text := string(bytes.TrimSpace(body))
-	if json.Unmarshal(body, &e) == nil && e.Message != "" {
-		text = e.Message
-	}
-	class := state.ClassEngine
-	if status == http.StatusBadRequest {
-		class = state.ClassInvalid
-	}
-	return state.Classify(class, errors.New(text))
+	return fmt.Errorf("the supervisor answered %d: %s", status, bytes.TrimSpace(body))
 }
 
 // AnswerPlan writes a plan the way it comes over the socket.

@@ -25,7 +25,7 @@ func FromCompose(project compose.Project, name string) state.Target {
 	if err != nil {
 		panic("target: " + err.Error()) // plain data always encodes
 	}
-	commit := sha256.Sum256(content)
+	commit := sha256.Sum256(append(content, name...)) // two projects never give a container one name
 	app := state.App{
 		UUID:      hex.EncodeToString(identity[:16]),
 		ID:        int64(binary.BigEndian.Uint32(identity[16:])&(1<<31-1) | 1),

@@ -3,6 +3,40 @@ package main
 import (
 	"context"
 	"flag"
+	"os"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/term"
+
+	"deckhand/supervisor"
 )
 
-func runCommand(*flag.FlagSet) func(context.Context, []string) error { return nil }
+func runCommand(fs *flag.FlagSet) func(context.Context, []string) error {
+	var s settings
+	s.container(fs)
+	fs.StringVar(&s.config, "config", "/mnt/boot/config.json", "balena's config.json `file`")
+	fs.StringVar(&s.runDir, "run-dir", "/tmp/balena-supervisor", "`folder` for locks and breadcrumbs, as the host sees it")
+	fs.StringVar(&s.listen, "listen", "", "`address` of the local API (default: every interface, at listenPort of config.json)")
+	root := fs.String("host-root", "/", "`folder` where the host's root is mounted")
+	level := fs.String("log-level", "info", "least `level` that is logged: debug, info, warn, error")
+	return func(ctx context.Context, _ []string) error {
+		l, err := zerolog.ParseLevel(*level)
+		if err != nil {
+			return usageError{invalid("--log-level %q: use debug, info, warn or error", *level)}
+		}
+		return supervisor.Run(ctx, supervisor.Config{
+			ConfigFile: s.config, Engine: engineHost(s.engine), DataDir: s.dataDir, RunDir: s.runDir,
+			Listen: s.listen, HostRoot: *root, Log: logger(l),
+		})
+	}
+}
+
+// logger is readable on a terminal and JSON elsewhere.
+func logger(level zerolog.Level) zerolog.Logger {
+	if term.IsTerminal(int(os.Stderr.Fd())) {
+		w := zerolog.ConsoleWriter{Out: os.Stderr, TimeFormat: time.TimeOnly, NoColor: os.Getenv("NO_COLOR") != ""}
+		return zerolog.New(w).Level(level).With().Timestamp().Logger()
+	}
+	return zerolog.New(os.Stderr).Level(level).With().Timestamp().Logger()
+}

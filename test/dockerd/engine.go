@@ -38,7 +38,7 @@ type Engine struct {
 // Start runs an engine for one test and ends it with the test.
 func Start(t testing.TB) *Engine {
 	t.Helper()
-	e, err := launch()
+	e, err := launch("")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func Start(t testing.TB) *Engine {
 // StartMain runs an engine for a whole package; call the function it returns
 // before os.Exit. It ends the process with a message if no engine starts.
 func StartMain() (*Engine, func()) {
-	e, err := launch()
+	e, err := launch("")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -68,14 +68,25 @@ func StartMain() (*Engine, func()) {
 	}
 }
 
-func launch() (*Engine, error) {
+// StartIn runs an engine that keeps its files below dir, which must be short
+// enough for a socket's path, and outlives no process. The function it returns
+// ends the engine and removes its files.
+func StartIn(dir string) (*Engine, func(), error) {
+	e, err := launch(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	return e, func() { _ = e.Stop() }, nil
+}
+
+func launch(dir string) (*Engine, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("start dockerd: needs root; run the engine tests with sudo")
 	}
 	if _, err := exec.LookPath("dockerd"); err != nil {
 		return nil, fmt.Errorf("start dockerd: %w; install Docker Engine (package docker.io)", err)
 	}
-	s, err := claim()
+	s, err := claim(dir)
 	if err != nil {
 		return nil, fmt.Errorf("start dockerd: %w", err)
 	}

@@ -26,8 +26,10 @@ type slot struct {
 }
 
 // claim takes the first free slot and clears what its last owner left.
-func claim() (*slot, error) {
-	base := filepath.Join(os.TempDir(), "deckhand-dockerd")
+func claim(base string) (*slot, error) {
+	if base == "" {
+		base = filepath.Join(os.TempDir(), "deckhand-dockerd")
+	}
 	if len(base) > 60 { // a socket path holds 107 bytes
 		base = "/tmp/deckhand-dockerd"
 	}

@@ -1,0 +1,217 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"deckhand/localapi"
+	"deckhand/reconcile"
+	"deckhand/state"
+	"deckhand/target"
+	"deckhand/uplink"
+	"deckhand/version"
+)
+
+// bindRetry is how often a taken port is tried again.
+const bindRetry = 10 * time.Second
+
+// apiPort is the port of the local API, as containers and the cloud know it.
+func (s *Supervisor) apiPort() int {
+	if _, port, err := net.SplitHostPort(s.cfg.Listen); err == nil {
+		if n, err := strconv.Atoi(port); err == nil && n > 0 {
+			return n
+		}
+	}
+	if port := s.values().ListenPort; port > 0 {
+		return port
+	}
+	const usual = 48484 // balena's, baked into users' programs
+	return usual
+}
+
+// listenAddress is every interface for a managed device, whose API asks for a
+// key, and loopback for one that asks for none.
+func (s *Supervisor) listenAddress() string {
+	if s.cfg.Listen != "" {
+		return s.cfg.Listen
+	}
+	host := "127.0.0.1"
+	if s.values().Managed() {
+		host = ""
+	}
+	return net.JoinHostPort(host, strconv.Itoa(s.apiPort()))
+}
+
+// api is the device API; open means that no key is asked for.
+func (s *Supervisor) api(open bool) http.Handler {
+	return localapi.New(localapi.Config{
+		Managed:        func() bool { return !open && s.values().Managed() },
+		Key:            func() string { return s.apiKey },
+		Health:         s.health,
+		InstantUpdates: func() bool { return true },
+		Update:         s.update,
+		Status: func() localapi.Status {
+			st := s.runner.Status()
+			return localapi.Describe(s.reportInput(), st.HasGoal && !st.Settled)
+		},
+		Unhealthy: func(reasons []string) {
+			s.cfg.Log.Warn().Strs("reasons", reasons).Msg("unhealthy")
+		},
+		Log: func(r localapi.Request) {
+			s.cfg.Log.Debug().Str("method", r.Method).Str("path", r.Path).Int("status", r.Status).Dur("took", r.Took).Msg("api")
+		},
+	})
+}
+
+// update asks the cloud for news now; without a cloud it tries again what failed.
+func (s *Supervisor) update(force, cancel bool) {
+	s.mu.Lock()
+	p := s.poller
+	s.mu.Unlock()
+	if p == nil {
+		s.runner.Retry()
+		return
+	}
+	p.Trigger(uplink.Trigger{Force: force, Cancel: cancel})
+}
+
+// serveAPI serves the device API until ctx ends. A taken port is no reason to
+// stop supervising.
+func (s *Supervisor) serveAPI(ctx context.Context) error {
+	for {
+		address := s.listenAddress()
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+		if err == nil {
+			s.cfg.Log.Info().Str("address", l.Addr().String()).Msg("local API is up")
+			return serve(ctx, l, s.api(false))
+		}
+		s.cfg.Log.Error().Err(err).Dur("next", bindRetry).Msg("cannot open the local API")
+		if !pause(ctx, bindRetry) {
+			return nil
+		}
+	}
+}
+
+// serveControl serves deckhand's own commands.
+func (s *Supervisor) serveControl(ctx context.Context) error {
+	l, err := localapi.ListenControl(ctx, Socket(s.cfg.DataDir))
+	if err != nil {
+		return fmt.Errorf("open the control socket %s: %w", Socket(s.cfg.DataDir), err)
+	}
+	control, device := localapi.Control(localapi.ControlConfig{Supervisor: answers{s}}), s.api(true)
+	return serve(ctx, l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/v3/") {
+			control.ServeHTTP(w, r)
+			return
+		}
+		device.ServeHTTP(w, r)
+	}))
+}
+
+func serve(ctx context.Context, l net.Listener, h http.Handler) error {
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 15 * time.Minute, MaxHeaderBytes: 64 << 10}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		<-ctx.Done()
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		_ = srv.Shutdown(grace)
+	}()
+	err := srv.Serve(l)
+	if errors.Is(err, http.ErrServerClosed) {
+		<-ended
+		return nil
+	}
+	return err
+}
+
+// patience with the engine before it counts as a fault of the device.
+const engineSilence = 2 * time.Minute
+
+// health says whether the supervisor does its job, and if not, why.
+func (s *Supervisor) health() (ok bool, reasons []string) {
+	st := s.runner.Status()
+	if silent := time.Since(s.lastLook(st.Looked)); st.Err != nil && silent > engineSilence {
+		reasons = append(reasons, fmt.Sprintf("the engine has not answered for %s: %v", silent.Round(time.Second), st.Err))
+	}
+	s.mu.Lock()
+	p := s.poller
+	s.mu.Unlock()
+	if p != nil {
+		if silent := time.Since(p.LastSuccess()); silent > 2*s.values().PollInterval {
+			reasons = append(reasons, fmt.Sprintf("the cloud has not been reached for %s", silent.Round(time.Second)))
+		}
+	}
+	return len(reasons) == 0, reasons
+}
+
+// lastLook counts from the start while there was no look yet.
+func (s *Supervisor) lastLook(looked time.Time) time.Time {
+	if looked.IsZero() {
+		return s.started
+	}
+	return looked
+}
+
+// answers serves deckhand's own commands.
+type answers struct{ s *Supervisor }
+
+// Status implements localapi.Supervisor.
+func (a answers) Status() any {
+	v := view(a.s.runner.Status())
+	config := a.s.values()
+	v.Version, v.Device = version.Version, config.UUID
+	a.s.mu.Lock()
+	defer a.s.mu.Unlock()
+	v.Name = a.s.name
+	if i := a.s.info; i.Name != "" {
+		v.Engine = fmt.Sprintf("%s %s, API %s", i.Name, i.Version, i.APIVersion)
+	}
+	if config.Managed() || a.s.file == nil {
+		v.Cloud = &Cloud{Endpoint: config.APIEndpoint, Provisioned: config.Provisioned(), Problem: a.s.trouble}
+		if a.s.poller != nil {
+			v.Cloud.LastPoll = a.s.poller.LastSuccess()
+		}
+	}
+	return v
+}
+
+// Plan implements localapi.Supervisor.
+func (a answers) Plan(ctx context.Context, document []byte) (any, error) {
+	w, err := a.s.device.Observe(ctx)
+	if err != nil {
+		return nil, err
+	}
+	st := a.s.runner.Status()
+	want, facts := st.Target, reconcile.Facts{Now: time.Now(), Failures: st.Failures}
+	if document != nil {
+		// What is rejected shows in the plan; what is ignored changes nothing in it.
+		if want, _, err = target.DecodeV3(ctx, document, a.s.values().UUID); err != nil {
+			return nil, err
+		}
+	} else if !st.HasGoal {
+		return nil, state.Classify(state.ClassInvalid, errors.New("there is no target yet; the cloud was not reached so far"))
+	}
+	p, err := reconcile.Make(w, want, facts)
+	if err != nil {
+		return nil, err
+	}
+	return ViewPlan(p), nil
+}
+
+// Snapshot implements localapi.Supervisor.
+func (a answers) Snapshot(ctx context.Context) (any, error) {
+	w, err := a.s.device.Observe(ctx)
+	if err != nil {
+		return nil, err
+	}
+	st := a.s.runner.Status()
+	return takeSnapshot(w, st.Target, st.Failures, time.Now().UTC()), nil
+}

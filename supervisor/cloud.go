@@ -1,0 +1,175 @@
+package supervisor
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"deckhand/config"
+	"deckhand/report"
+	"deckhand/state"
+	"deckhand/uplink"
+	"deckhand/version"
+)
+
+const (
+	// configRetry is how often a config.json that cannot be read is read again:
+	// somebody has to mend it.
+	configRetry = 30 * time.Second
+	// longPoll is how long the cloud may hold our question; it stays below the
+	// time limit for silence and below what proxies allow.
+	longPoll = 50 * time.Second
+)
+
+// loadConfig reads config.json. Without one the device runs on with what it has.
+func (s *Supervisor) loadConfig() {
+	f, err := config.Load(s.cfg.ConfigFile)
+	if err != nil {
+		s.cfg.Log.Error().Err(err).Msg("config.json cannot be used; going on without the cloud until it can")
+		s.setTrouble(err)
+		return
+	}
+	s.mu.Lock()
+	s.file, s.trouble = f, ""
+	s.mu.Unlock()
+}
+
+func (s *Supervisor) setTrouble(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.trouble = ""
+	if err != nil {
+		s.trouble = err.Error()
+	}
+}
+
+// cloud makes the device known to its cloud, then polls and reports.
+func (s *Supervisor) cloud(ctx context.Context) {
+	for s.configFile() == nil {
+		if !pause(ctx, configRetry) {
+			return
+		}
+		s.loadConfig()
+	}
+	file := s.configFile()
+	if !file.Values().Managed() {
+		s.cfg.Log.Info().Msg("config.json names no cloud; the device is unmanaged")
+		return
+	}
+	if err := s.provision(ctx, file); err != nil {
+		return // ctx ended
+	}
+	v := file.Values()
+	client, err := uplink.New(uplink.Config{
+		Endpoint: v.APIEndpoint, UUID: v.UUID, UserAgent: s.userAgent(),
+		Key: func() string { return file.Values().DeviceAPIKey },
+	})
+	if err != nil {
+		s.setTrouble(err)
+		s.cfg.Log.Error().Err(err).Msg("cannot use the cloud address")
+		return
+	}
+	poller := uplink.NewPoller(uplink.PollConfig{
+		Source: client, Wait: longPoll, ETag: s.storedETag(v.APIEndpoint),
+		Interval: func() time.Duration { return file.Values().PollInterval },
+		OnTarget: func(ctx context.Context, body []byte, etag string) error {
+			s.setTrouble(nil)
+			return s.accept(ctx, body, etag)
+		},
+		OnTrigger: func(uplink.Trigger) { s.runner.Retry() },
+		OnError: func(err error, next time.Duration) {
+			s.setTrouble(err)
+			s.cfg.Log.Warn().Err(err).Str("class", string(state.ClassOf(err))).Dur("next", next).Msg("cannot get the target state")
+		},
+	})
+	s.mu.Lock()
+	s.client, s.poller = client, poller
+	s.mu.Unlock()
+	done := make(chan struct{})
+	go func() { defer close(done); s.report(ctx, client, file) }()
+	_ = poller.Run(ctx) // it ends with ctx
+	<-done
+}
+
+func (s *Supervisor) configFile() *config.File {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.file
+}
+
+func (s *Supervisor) provision(ctx context.Context, file *config.File) error {
+	return uplink.Provision(ctx, uplink.ProvisionConfig{
+		File: file, SupervisorVersion: version.Version, OSVersion: s.host.OSName, OSVariant: s.host.Variant(),
+		MACAddress: report.MACAddresses("/sys/class/net"), DeviceType: s.deviceType(file.Values()), UserAgent: s.userAgent(),
+		OnError: func(err error, next time.Duration) {
+			s.setTrouble(err)
+			s.cfg.Log.Warn().Err(err).Dur("next", next).Msg("cannot register the device")
+		},
+	})
+}
+
+// userAgent begins with Supervisor/ because clouds route on that.
+func (s *Supervisor) userAgent() string {
+	ua := "Supervisor/" + version.Version
+	if s.host.OSName != "" {
+		ua += fmt.Sprintf(" (Linux; %s; %s)", s.host.OSName, s.host.Variant())
+	}
+	return ua
+}
+
+// storedETag is that of the target in force, if this cloud gave it: the first
+// question after a restart then costs nothing.
+func (s *Supervisor) storedETag(endpoint string) string {
+	last, ok, err := s.store.Targets.Last()
+	if err != nil || !ok || last.Source != endpoint || !s.runner.Status().HasGoal {
+		return ""
+	}
+	return last.ETag
+}
+
+// writeTargetConfig leaves the configuration variables where the host OS's
+// safe-reboot helper looks for lock overrides.
+func writeTargetConfig(runDir string, values map[string]string) error {
+	if runDir == "" {
+		return nil
+	}
+	b, err := json.Marshal(values)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(runDir, 0o755); err != nil {
+		return err
+	}
+	path := filepath.Join(runDir, "target-state-config")
+	if err := os.WriteFile(path+".new", b, 0o644); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
+// onlyKey is the device UUID of a stored document, for the case that
+// config.json cannot tell.
+func onlyKey(doc []byte) string {
+	var m map[string]json.RawMessage
+	if json.Unmarshal(doc, &m) != nil || len(m) != 1 {
+		return ""
+	}
+	for k := range m {
+		return k
+	}
+	return ""
+}
+
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,69 @@
+package supervisor
+
+import (
+	"context"
+	"time"
+
+	"deckhand/config"
+	"deckhand/report"
+	"deckhand/state"
+	"deckhand/uplink"
+	"deckhand/version"
+)
+
+// report tells the cloud about every change until ctx ends.
+func (s *Supervisor) report(ctx context.Context, client *uplink.Client, file *config.File) {
+	_ = report.Run(ctx, report.Config{
+		Now: func() report.Report { return report.Build(s.reportInput()) }, Changed: s.changes(ctx),
+		Send: client.Report, Memory: s.store.Reports, RetryAfter: uplink.RetryAfter,
+		MaxBackoff: func() time.Duration { return file.Values().PollInterval },
+		OnError: func(err error, next time.Duration) {
+			s.cfg.Log.Warn().Err(err).Str("class", string(state.ClassOf(err))).Dur("next", next).Msg("cannot report")
+		},
+	}) // it ends with ctx
+}
+
+func (s *Supervisor) reportInput() report.Input {
+	st, v := s.runner.Status(), s.values()
+	in := report.Input{
+		Target: st.Target, World: st.World,
+		Facts: report.Facts{
+			UUID: v.UUID, SupervisorVersion: version.Version, OSVersion: s.host.OSName, OSVariant: s.host.Variant(),
+			MACAddress: report.MACAddresses("/sys/class/net"), IPAddress: addresses(), APIPort: s.apiPort(), APISecret: s.apiKey,
+		},
+	}
+	for _, r := range st.Running {
+		in.Running = append(in.Running, report.Running{Step: r.Node.Step, Done: r.Done, Total: r.Total})
+	}
+	return in
+}
+
+// addresses are those of the device; none when they cannot be read, since a
+// report without them is better than no report.
+func addresses() string {
+	all, err := report.Interfaces()
+	if err != nil {
+		return ""
+	}
+	return report.IPAddresses(all)
+}
+
+// changes sends a hint for every change of the loop's status.
+func (s *Supervisor) changes(ctx context.Context) <-chan struct{} {
+	out := make(chan struct{}, 1)
+	go func() {
+		for {
+			changed := s.runner.Changed()
+			select {
+			case out <- struct{}{}:
+			default:
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return out
+}

@@ -1,0 +1,249 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"deckhand/config"
+	"deckhand/engine"
+	"deckhand/hostapp"
+	"deckhand/locks"
+	"deckhand/reconcile/run"
+	"deckhand/state"
+	"deckhand/state/store"
+	"deckhand/target"
+	"deckhand/uplink"
+	"deckhand/version"
+)
+
+// Config says where everything is.
+type Config struct {
+	ConfigFile string // balena's config.json
+	Engine     string // host of the container engine
+	DataDir    string // our memory
+	RunDir     string // lock and breadcrumb folder, on the host
+	Listen     string // local API; empty: every interface, at listenPort of config.json
+	HostRoot   string // where the host's root folder is mounted; empty: /
+	Log        zerolog.Logger
+}
+
+// Supervisor is a running supervisor.
+type Supervisor struct {
+	cfg    Config
+	store  *store.Store
+	engine *engine.Engine
+	device *device
+	runner *run.Runner
+	host   hostapp.Facts
+	apiKey string
+
+	started time.Time
+
+	mu      sync.Mutex
+	file    *config.File // nil until config.json could be read
+	client  *uplink.Client
+	poller  *uplink.Poller
+	info    engine.Info
+	name    string // the device's name, from the target
+	trouble string // why the cloud is not reached
+}
+
+// Run supervises the device until ctx ends. It fails only when another
+// supervisor runs here or the data folder cannot be used.
+func Run(ctx context.Context, cfg Config) error {
+	lock, err := locks.Instance(filepath.Join(cfg.DataDir, "lock"))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = lock.Release() }()
+	s, err := open(cfg)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	cfg.Log.Info().Str("version", version.Version).Str("engine", cfg.Engine).Str("data", cfg.DataDir).Msg("supervisor starting")
+	s.loadConfig()
+	s.restore(ctx)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.runner.Run(ctx) })
+	g.Go(func() error { return s.serveControl(ctx) })
+	g.Go(func() error { return s.serveAPI(ctx) })
+	g.Go(func() error { s.cloud(ctx); return nil })
+	g.Go(func() error { s.learnEngine(ctx); return nil })
+	g.Go(func() error { s.housekeeping(ctx); return nil })
+	err = g.Wait()
+	cfg.Log.Info().Msg("supervisor stopped; containers go on")
+	return err
+}
+
+func open(cfg Config) (*Supervisor, error) {
+	s := &Supervisor{cfg: cfg, started: time.Now()}
+	var err error
+	s.store, err = store.Open(filepath.Join(cfg.DataDir, "deckhand.db"), store.Options{
+		Report: func(problem error) { cfg.Log.Warn().Msg(problem.Error()) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	if aside := s.store.Recovered(); aside != "" {
+		cfg.Log.Warn().Str("kept", aside).Msg("the database was damaged and is rebuilt; containers stay as they are")
+	}
+	if s.apiKey, err = s.store.Identity.APIKey(); err != nil {
+		return nil, errors.Join(err, s.store.Close())
+	}
+	s.host, err = hostapp.Read(hostapp.Config{Root: cfg.HostRoot, ConfigFile: cfg.ConfigFile})
+	if err != nil {
+		cfg.Log.Warn().Err(err).Msg("cannot read everything about the host")
+	}
+	s.engine, err = engine.New(engine.Config{Host: cfg.Engine, Identity: s.identity, RunDir: cfg.RunDir, Auth: s.registryAuth, Log: cfg.Log})
+	if err != nil {
+		return nil, errors.Join(err, s.store.Close())
+	}
+	if s.device, err = newDevice(s.engine, s.store, cfg.Log); err != nil {
+		return nil, errors.Join(err, s.engine.Close(), s.store.Close())
+	}
+	s.runner = run.New(run.Config{Device: s.device, Memory: memory{s.store, cfg.Log}, Log: cfg.Log})
+	return s, nil
+}
+
+func (s *Supervisor) close() {
+	if err := errors.Join(s.engine.Close(), s.store.Close()); err != nil {
+		s.cfg.Log.Warn().Err(err).Msg("cannot close cleanly")
+	}
+}
+
+// identity is what new containers are told about the device.
+func (s *Supervisor) identity() state.Identity {
+	v := s.values()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return state.Identity{UUID: v.UUID, Name: s.name, DeviceType: s.deviceType(v), Arch: s.host.Arch, OSVersion: s.host.OSName}
+}
+
+func (s *Supervisor) deviceType(v config.Values) string {
+	if s.host.DeviceType == "unknown" && v.DeviceType != "" {
+		return v.DeviceType
+	}
+	return s.host.DeviceType
+}
+
+func (s *Supervisor) registryAuth(string) (user, password string, ok bool) {
+	s.mu.Lock()
+	c := s.client
+	s.mu.Unlock()
+	if c == nil {
+		return "", "", false
+	}
+	user, password = c.RegistryAuth()
+	return user, password, password != ""
+}
+
+// values are those of config.json; the defaults until it could be read.
+func (s *Supervisor) values() config.Values {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.file == nil {
+		return config.Values{}
+	}
+	return s.file.Values()
+}
+
+// restore goes on towards the last accepted target, with or without a cloud.
+func (s *Supervisor) restore(ctx context.Context) {
+	last, ok, err := s.store.Targets.Last()
+	if err != nil || !ok {
+		if err != nil {
+			s.cfg.Log.Warn().Err(err).Msg("cannot read the stored target; waiting for the cloud's")
+		}
+		return
+	}
+	uuid := s.values().UUID
+	if uuid == "" {
+		uuid = onlyKey(last.Document)
+	}
+	t, _, err := target.DecodeV3(ctx, last.Document, uuid)
+	if err != nil {
+		s.cfg.Log.Warn().Err(err).Msg("the stored target cannot be read any more; waiting for the cloud's")
+		return
+	}
+	s.setName(t.Name)
+	s.runner.RestoreTarget(t)
+	s.cfg.Log.Info().Time("accepted", last.AcceptedAt).Int("apps", len(t.Apps)).Msg("going on with the stored target")
+}
+
+// accept takes a target document: validated whole, stored, then used. A
+// refused document leaves the last good one in force.
+func (s *Supervisor) accept(ctx context.Context, doc []byte, etag string) error {
+	v := s.values()
+	t, problems, err := target.DecodeV3(ctx, doc, v.UUID)
+	if err != nil {
+		s.cfg.Log.Error().Err(err).Msg("could not move to new release: the target is refused, the last one stays in force")
+		return err
+	}
+	for _, p := range problems {
+		s.cfg.Log.Warn().Msg(p.String())
+	}
+	err = s.store.Targets.Put(store.Target{Document: doc, ETag: etag, Source: v.APIEndpoint, AcceptedAt: time.Now().UTC()})
+	if err != nil {
+		return fmt.Errorf("store the target: %w", state.Classify(state.ClassSpace, err))
+	}
+	if err := s.device.learn(t, s.runner.Status().World); err != nil {
+		s.cfg.Log.Warn().Err(err).Msg("cannot remember the settings of the target; later plans may give fewer reasons")
+	}
+	if err := writeTargetConfig(s.cfg.RunDir, t.Config); err != nil {
+		s.cfg.Log.Warn().Err(err).Msg("cannot tell the host OS about the configuration")
+	}
+	s.setName(t.Name)
+	s.runner.SetTarget(t)
+	s.cfg.Log.Info().Int("apps", len(t.Apps)).Msg("new target")
+	return nil
+}
+
+func (s *Supervisor) setName(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.name = name
+}
+
+// learnEngine notes what kind of engine it is, once it answers.
+func (s *Supervisor) learnEngine(ctx context.Context) {
+	if s.engine.Ready(ctx) != nil {
+		return // ctx ended
+	}
+	info, err := s.engine.Info(ctx)
+	if err != nil {
+		s.cfg.Log.Warn().Err(err).Msg("cannot ask the engine for its version")
+		return
+	}
+	s.cfg.Log.Info().Str("name", info.Name).Str("version", info.Version).Str("api", info.APIVersion).Msg("engine answers")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.info = info
+}
+
+// housekeeping gives memory back after start-up and after each update: what a
+// plan needs is garbage a second later.
+func (s *Supervisor) housekeeping(ctx context.Context) {
+	busy := true
+	for {
+		changed := s.runner.Changed()
+		settled := s.runner.Status().Settled
+		if busy && settled {
+			debug.FreeOSMemory()
+		}
+		busy = !settled
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
