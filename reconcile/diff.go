@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 
@@ -32,18 +33,21 @@ const (
 	whySettings    = "settings changed"
 	whyUnknown     = "made by another supervisor"
 	whyNetwork     = "its network is replaced"
+	whyTwice       = "its network exists twice"
 	whyBroken      = "container is damaged"
 	whyNotWanted   = "not in the target"
 	whyDuplicate   = "duplicate"
 	whyReplaced    = "replaced"
 	whyNeverRan    = "created, not started"
-	whyHalted      = "stopped for an update"
+	whyHalted      = "stopped by the supervisor"
 	whyAskedStop   = "target asks for a stop"
 	whyRelease     = "same container, new release"
 	whyMissing     = "missing"
 	whyNetSettings = "network settings changed"
 	whyUnused      = "no service uses it"
 	whyDone        = "every service is as asked"
+	whyNoRelease   = "no release is wanted"
+	whyTogether    = "a release starts when it is here as a whole"
 	whyDependency  = "a service depends on it"
 )
 
@@ -52,11 +56,11 @@ func (p *planner) diffApp(uuid string) {
 	a := &appPlan{
 		App: p.identity(uuid), now: p.now.Apps[uuid], want: want, wanted: wanted,
 		phases: make(map[string]map[strategy.Phase][]Key, len(want.Services)), old: map[string][]Key{}, starts: map[string]Key{},
-		needs: map[string][]Key{}, gone: map[string]bool{}, users: map[string][]Key{}, fresh: map[string][]Key{},
+		needs: map[string][]Key{}, gone: map[string]string{}, users: map[string][]Key{}, fresh: map[string][]Key{},
 		named: map[string]map[string]Key{}, have: containers(p.now.Apps[uuid]),
 	}
-	if wanted && want.Rejected != "" {
-		p.decline("release of "+a.label(), "rejected: "+want.Rejected)
+	if why := leaveAlone(a); why != "" {
+		p.decline("release of "+a.label(), why)
 		for _, c := range a.now.Containers {
 			p.keep[c.Image] = true
 		}
@@ -69,9 +73,33 @@ func (p *planner) diffApp(uuid string) {
 		p.diffService(a, name)
 	}
 	p.diffDependencies(a)
-	if wanted && want.Commit != "" && a.now.Commit != want.Commit {
-		p.add(a, Commit{App: a.App, Commit: want.Commit}, rankCommit, Reason{Cause: whyDone})
+	if a.now.Commit != want.Commit {
+		why := Reason{Cause: whyDone}
+		if want.Commit == "" {
+			why.Cause = whyNoRelease
+		}
+		p.add(a, Commit{App: a.App, Commit: want.Commit, Images: imagesOf(want)}, rankCommit, why)
 	}
+}
+
+// leaveAlone says why an app is kept exactly as it is; "": it is not.
+func leaveAlone(a *appPlan) string {
+	switch {
+	case a.wanted && a.want.Rejected != "":
+		return "rejected: " + a.want.Rejected
+	case a.wanted && a.now.ID != 0 && a.now.ID != a.want.ID:
+		return fmt.Sprintf("the cloud changed the app's number from %d to %d, and its volumes are named after it; "+
+			"remove the app from the device first", a.now.ID, a.want.ID)
+	}
+	return ""
+}
+
+func imagesOf(want state.App) []string {
+	refs := map[string]bool{}
+	for _, s := range want.Services {
+		refs[s.Image] = true
+	}
+	return slices.Sorted(maps.Keys(refs))
 }
 
 // add puts a step of the app into the graph.
@@ -120,7 +148,10 @@ func (p *planner) diffNetworks(a *appPlan) {
 			why.Cause = whyNetSettings
 		}
 		k := p.add(a, RemoveNetwork{App: a.App, Name: n.Name, ID: n.ID}, rankRemoveNetwork, why)
-		a.gone[n.Name] = true
+		a.gone[n.Name] = whyNetwork
+		if same {
+			a.gone[n.Name] = whyTwice
+		}
 		a.fresh["network "+n.Name] = append(a.fresh["network "+n.Name], k)
 	}
 	for _, name := range slices.Sorted(maps.Keys(a.want.Networks)) {
@@ -217,20 +248,16 @@ func (p *planner) mismatch(a *appPlan, c state.Container, want state.Service) *R
 	switch {
 	case c.Phase == state.Dead || c.Phase == state.Removing:
 		return &Reason{Cause: whyBroken}
-	case !p.runs(c, want):
-		return &Reason{Cause: whyImage}
 	case c.Hash == "":
 		return &Reason{Cause: whyUnknown}
+	case !p.runs(a, c, want):
+		return &Reason{Cause: whyImage, Changes: settings(c, want)}
 	case c.Hash != want.Hash:
-		r := &Reason{Cause: whySettings}
-		if c.Spec != nil {
-			r.Changes = state.Diff(*c.Spec, want.Spec)
-		}
-		return r
+		return &Reason{Cause: whySettings, Changes: settings(c, want)}
 	}
 	for _, n := range c.Networks {
-		if a.gone[n] {
-			return &Reason{Cause: whyNetwork}
+		if why, gone := a.gone[n]; gone {
+			return &Reason{Cause: why}
 		}
 	}
 	if c.Phase == state.Created && !attached(c, want) {
@@ -246,11 +273,23 @@ func (p *planner) mismatchOr(a *appPlan, c state.Container, want state.Service, 
 	return &or
 }
 
-// runs reports whether the container was made from the wanted image. An image
-// that is not here is fetched first; only then is it known to be the same.
-func (p *planner) runs(c state.Container, want state.Service) bool {
-	id, here := p.imageID(want.Image)
-	return here && c.Image == id
+// settings lists what differs between a container and what is wanted, as far as
+// its spec is still known.
+func settings(c state.Container, want state.Service) []state.Change {
+	if c.Spec == nil || c.Hash == want.Hash {
+		return nil
+	}
+	return state.Diff(*c.Spec, want.Spec)
+}
+
+// runs reports whether the container was made from the wanted image. If the
+// engine knows no image of that name, it is the right one where the container
+// was made for this service of this very release.
+func (p *planner) runs(a *appPlan, c state.Container, want state.Service) bool {
+	if id, here := p.imageID(want.Image); here {
+		return c.Image == id
+	}
+	return a.want.Commit != "" && c.Commit == a.want.Commit && c.ImageID == want.ImageID
 }
 
 func attached(c state.Container, want state.Service) bool {
@@ -278,6 +317,9 @@ func (p *planner) retire(a *appPlan, c state.Container, why Reason) {
 	a.put(c.Service, strategy.Remove, remove)
 	if c.Up() {
 		stop := p.add(a, Stop{App: a.App, Service: c.Service, Container: c.ID}, rankStop, why)
+		for _, port := range HostPorts(c.Spec) {
+			p.freed[port] = append(p.freed[port], stop)
+		}
 		a.put(c.Service, strategy.Stop, stop)
 		a.old[c.Service] = append(a.old[c.Service], stop)
 		a.order = append(a.order, [2]Key{stop, remove})
@@ -303,7 +345,7 @@ func (p *planner) install(a *appPlan, want state.Service, why Reason) {
 		a.put(want.Name, strategy.Fetch, fetch)
 		a.order = append(a.order, [2]Key{fetch, create})
 		if a.gate == "" {
-			a.gate = p.graph.add(vertex{gate: "all images of " + a.label(), key: Key("gate images " + a.UUID), rank: rankGate, why: Reason{Cause: "strategy"}})
+			a.gate = p.graph.add(vertex{gate: "all images of " + a.label(), key: Key("gate images " + a.UUID), rank: rankGate, why: Reason{Cause: whyTogether}})
 		}
 	}
 	for n := range want.Spec.Networks {
@@ -317,7 +359,7 @@ func (p *planner) install(a *appPlan, want state.Service, why Reason) {
 		}
 	}
 	if want.Running {
-		start := p.start(a, want, "", Reason{Cause: whyNeverRan})
+		start := p.start(a, want, "", Reason{Cause: why.Cause})
 		a.order = append(a.order, [2]Key{create, start})
 	}
 }
@@ -326,6 +368,9 @@ func (p *planner) start(a *appPlan, want state.Service, container string, why Re
 	k := p.add(a, Start{App: a.App, Service: want.Name, Hash: want.Hash, Image: want.Image, Container: container}, rankStart, why)
 	a.put(want.Name, strategy.Start, k)
 	a.starts[want.Name] = k
+	for _, port := range HostPorts(&want.Spec) {
+		p.ports[port] = append(p.ports[port], k)
+	}
 	return k
 }
 

@@ -1,6 +1,11 @@
 package reconcile
 
-import "slices"
+import (
+	"slices"
+	"strconv"
+
+	"deckhand/state"
+)
 
 // facts adds the edges that the engine demands. It would refuse the later step
 // otherwise; the simulation refuses the same.
@@ -27,7 +32,36 @@ func (p *planner) facts() error {
 			edges = append(edges, [2]Key{k, gone})
 		}
 	}
-	return p.demand(edges)
+	return p.demand(slices.Concat(edges, p.portEdges()))
+}
+
+// portEdges: "port is already allocated", so whoever publishes it stops first.
+func (p *planner) portEdges() [][2]Key {
+	var edges [][2]Key
+	for port, starts := range p.ports {
+		for _, stop := range p.freed[port] {
+			for _, start := range starts {
+				edges = append(edges, [2]Key{stop, start})
+			}
+		}
+	}
+	return edges
+}
+
+// HostPorts lists the ports of the host that a container publishes, each in one
+// form: "80/tcp". Ports that the engine chooses are not among them, and neither
+// is the address: one on every interface clashes with one on any.
+func HostPorts(s *state.Spec) []string {
+	if s == nil {
+		return nil
+	}
+	var out []string
+	for _, p := range s.Ports {
+		if p.Published != 0 {
+			out = append(out, strconv.Itoa(p.Published)+"/"+p.Protocol)
+		}
+	}
+	return out
 }
 
 func (p *planner) demand(edges [][2]Key) error {

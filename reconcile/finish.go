@@ -11,7 +11,9 @@ func (p *planner) finish(a *appPlan) {
 	for _, k := range a.all {
 		p.graph.edge(k, commit)
 	}
-	for _, c := range a.now.Containers {
-		p.graph.edge(commit, RemoveImage{ID: c.Image}.Key())
+	for _, ref := range a.now.Images {
+		if id, here := p.imageID(ref); here {
+			p.graph.edge(commit, RemoveImage{ID: id}.Key())
+		}
 	}
 }

@@ -22,6 +22,7 @@ func Make(now state.World, want state.Target, facts Facts) (Plan, error) {
 	p := &planner{
 		now: now, want: want, graph: newGraph(n), images: make(map[string]string, 2*len(now.Images)),
 		keep: make(map[string]bool, n), frees: map[string][]Key{}, fetches: map[string]string{},
+		ports: map[string][]Key{}, freed: map[string][]Key{},
 	}
 	p.indexImages()
 	for _, uuid := range p.appUUIDs() {
@@ -66,6 +67,8 @@ type planner struct {
 	frees  map[string][]Key  // engine image ID → removals of containers that use it
 
 	fetches map[string]string // digest → the reference it is downloaded under
+	ports   map[string][]Key  // host port → starts that need it
+	freed   map[string][]Key  // host port → stops that free it
 
 	apps     []*appPlan
 	declined []Declined
@@ -84,7 +87,7 @@ type appPlan struct {
 	old    map[string][]Key                    // service → stops of what it replaces
 	starts map[string]Key                      // service → its start
 	needs  map[string][]Key                    // service → what its start waits for in other services
-	gone   map[string]bool                     // networks that are removed, by short name
+	gone   map[string]string                   // networks that are removed, by short name → why
 	gate   Key                                 // all images are here; empty: nothing to fetch
 	order  [][2]Key                            // edges the engine demands
 	users  map[string][]Key                    // network → removals of containers attached to it

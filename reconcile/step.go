@@ -135,10 +135,12 @@ type (
 		Container string `json:"container"`
 		Name      string `json:"name"`
 	}
-	// Commit records that every service of the release is as it was asked for.
+	// Commit records that every service of the release is as it was asked for;
+	// an empty one records that the app has no release any more.
 	Commit struct {
-		App    App    `json:"app"`
-		Commit string `json:"commit"`
+		App    App      `json:"app"`
+		Commit string   `json:"commit"`
+		Images []string `json:"images"` // references of the release
 	}
 )
 
@@ -203,7 +205,7 @@ func (s Await) Key() Key {
 
 // Title implements Step.
 func (s Await) Title() string {
-	return "await " + s.App.label() + "/" + s.Service + " " + strings.TrimPrefix(string(s.Condition), "service_")
+	return "await " + s.App.label() + "/" + s.Service + " " + condition(s.Condition)
 }
 
 // Key implements Step.
@@ -232,7 +234,12 @@ func (s Rename) Title() string { return "rename " + s.App.label() + "/" + s.Serv
 func (s Commit) Key() Key { return key("commit", s.App.UUID, s.Commit) }
 
 // Title implements Step.
-func (s Commit) Title() string { return "commit " + s.App.label() + " " + short(s.Commit) }
+func (s Commit) Title() string {
+	if s.Commit == "" {
+		return "forget release of " + s.App.label()
+	}
+	return "commit " + s.App.label() + " " + short(s.Commit)
+}
 
 func (Fetch) step()         {}
 func (RemoveImage) step()   {}
@@ -276,4 +283,16 @@ func people(ref string) string {
 		return state.Repository(ref) + "@" + short(d)
 	}
 	return ref
+}
+
+// condition is a compose condition in a sentence.
+func condition(c state.Condition) string {
+	switch c {
+	case state.Healthy:
+		return "healthy"
+	case state.Completed:
+		return "completed"
+	case state.Started:
+	}
+	return "started"
 }

@@ -22,30 +22,30 @@ func (p *planner) wishes(a *appPlan) {
 		if !known {
 			chosen, edges = strategy.Default, strategy.All[strategy.Default]
 		}
+		kept := true
 		for _, e := range edges {
-			p.wish(a, name, chosen, e)
+			kept = p.wish(a, name, e) && kept
+		}
+		if !kept {
+			p.decline(fmt.Sprintf("%s of %s/%s", chosen, a.label(), name), "its old container has to go before the new one can be made")
 		}
 		p.quietly(a, name)
 	}
 }
 
-func (p *planner) wish(a *appPlan, service, chosen string, e strategy.Edge) {
+// wish reports whether the edges could be added.
+func (p *planner) wish(a *appPlan, service string, e strategy.Edge) bool {
 	first := a.phases[service][e.First]
 	if e.Scope == strategy.Release {
 		first = []Key{a.gate}
 	}
-	dropped := 0
+	kept := true
 	for _, x := range first {
 		for _, y := range a.phases[service][e.Then] {
-			if !p.graph.edge(x, y) {
-				dropped++
-			}
+			kept = p.graph.edge(x, y) && kept
 		}
 	}
-	if dropped > 0 {
-		p.decline(fmt.Sprintf("%s of %s/%s", chosen, a.label(), service),
-			fmt.Sprintf("%s cannot come before %s here", e.First, e.Then))
-	}
+	return kept
 }
 
 // quietly adds what shortens downtime where nothing speaks against it: the new

@@ -10,9 +10,13 @@ type World struct {
 
 // AppNow is the part of one app that exists on the device.
 type AppNow struct {
-	UUID   string `json:"uuid"`
-	ID     int64  `json:"id"`
-	Commit string `json:"commit,omitempty"` // the last release that was reached completely
+	UUID string `json:"uuid"`
+	ID   int64  `json:"id"`
+
+	// Commit is the last release that was reached completely, Images are the
+	// references of its images: they stay until the next one is reached.
+	Commit string   `json:"commit,omitempty"`
+	Images []string `json:"images,omitempty"`
 
 	Containers []Container  `json:"containers,omitempty"` // oldest first, then by ID
 	Networks   []NetworkNow `json:"networks,omitempty"`   // by name, then ID: the engine allows duplicates

@@ -43,7 +43,9 @@ var All = map[string][]Edge{
 	"download-then-kill": {
 		{Fetch, Stop, Release},
 		{Fetch, Start, Release},
+		{Fetch, Remove, Release},
 		{Create, Stop, Service},
+		{Create, Remove, Service},
 		{Stop, Start, Service},
 		{Start, Remove, Service},
 	},
@@ -53,22 +55,6 @@ var All = map[string][]Edge{
 		{Stop, Fetch, Service},
 		{Stop, Start, Service},
 		{Remove, Fetch, Service},
+		{Fetch, Start, Release}, // never two releases side by side
 	},
-}
-
-// String names the phase in a sentence.
-func (p Phase) String() string {
-	switch p {
-	case Fetch:
-		return "fetching"
-	case Create:
-		return "creating"
-	case Stop:
-		return "stopping the old one"
-	case Remove:
-		return "removing the old one"
-	case Start:
-		return "starting"
-	}
-	return "?"
 }

@@ -31,7 +31,7 @@ type device struct {
 	log    zerolog.Logger
 
 	mu      sync.Mutex
-	commits map[string]string
+	commits map[string]store.Committed
 	specs   map[string]state.Spec
 	images  map[string]bool
 	halted  map[string]bool
@@ -81,9 +81,9 @@ func (d *device) Observe(ctx context.Context) (state.World, error) {
 		}
 		w.Apps[uuid] = a
 	}
-	for uuid, commit := range d.commits {
+	for uuid, release := range d.commits {
 		a := w.Apps[uuid]
-		a.UUID, a.Commit = uuid, commit
+		a.UUID, a.Commit, a.Images = uuid, release.Commit, release.Images
 		w.Apps[uuid] = a
 	}
 	for id, img := range w.Images {
@@ -130,12 +130,22 @@ func (d *device) Do(ctx context.Context, s reconcile.Step, progress func(done, t
 }
 
 func (d *device) commit(c reconcile.Commit) error {
-	if err := d.store.Commits.Put(c.App.UUID, c.Commit); err != nil {
+	release := store.Committed{Commit: c.Commit, Images: c.Images}
+	err := error(nil)
+	if c.Commit == "" {
+		err = d.store.Commits.Remove(c.App.UUID)
+	} else {
+		err = d.store.Commits.Put(c.App.UUID, release)
+	}
+	if err != nil {
 		return fmt.Errorf("remember release %s: %w", c.Commit, state.Classify(state.ClassSpace, err))
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.commits[c.App.UUID] = c.Commit
+	d.commits[c.App.UUID] = release
+	if c.Commit == "" {
+		delete(d.commits, c.App.UUID)
+	}
 	return nil
 }
 
@@ -179,7 +189,7 @@ func (d *device) after(s reconcile.Step) error {
 }
 
 // learn remembers the specs of a target in one write and forgets those that
-// neither it nor a container needs, and the commits of apps that are gone.
+// neither it nor a container needs.
 func (d *device) learn(t state.Target, w state.World) error {
 	wanted, keep := map[string]state.Spec{}, map[string]bool{}
 	for _, a := range t.Apps {
@@ -199,13 +209,5 @@ func (d *device) learn(t state.Target, w state.World) error {
 		return err
 	}
 	maps.DeleteFunc(d.specs, func(h string, _ state.Spec) bool { return !keep[h] })
-	for uuid := range d.commits {
-		if _, still := t.Apps[uuid]; !still {
-			delete(d.commits, uuid)
-			if err := d.store.Commits.Remove(uuid); err != nil {
-				return err
-			}
-		}
-	}
 	return d.store.Specs.Prune(keep)
 }

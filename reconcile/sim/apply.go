@@ -41,7 +41,7 @@ func Apply(w state.World, s reconcile.Step) (state.World, error) {
 	case reconcile.Rename:
 		return edit(w, s.App, func(a *state.AppNow) error { return rename(a, s) })
 	case reconcile.Commit:
-		return edit(w, s.App, func(a *state.AppNow) error { a.Commit = s.Commit; return nil })
+		return edit(w, s.App, func(a *state.AppNow) error { a.Commit, a.Images = s.Commit, s.Images; return nil })
 	}
 	return w, fmt.Errorf("step %T has no model", s)
 }
@@ -205,11 +205,32 @@ func start(w state.World, a *state.AppNow, s reconcile.Start) error {
 		return fmt.Errorf("start %s: no such container", s.Service)
 	}
 	c := &a.Containers[at]
+	if by := portHolder(w, *c); by != "" {
+		return fmt.Errorf("start %s: port is already allocated by %s", s.Service, by)
+	}
 	c.Phase, c.Halted, c.Health = state.Running, false, ""
 	if c.Spec != nil && c.Spec.Healthcheck != nil {
 		c.Health = "starting"
 	}
 	return nil
+}
+
+// portHolder finds a running container that publishes a port of this one.
+func portHolder(w state.World, c state.Container) string {
+	mine := reconcile.HostPorts(c.Spec)
+	for _, uuid := range slices.Sorted(maps.Keys(w.Apps)) {
+		for _, other := range w.Apps[uuid].Containers {
+			if other.ID == c.ID && other.Service == c.Service || !other.Up() {
+				continue
+			}
+			for _, p := range reconcile.HostPorts(other.Spec) {
+				if slices.Contains(mine, p) {
+					return other.ID
+				}
+			}
+		}
+	}
+	return ""
 }
 
 // is reports whether a container is the one a step means: by its ID if the step

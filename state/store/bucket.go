@@ -39,7 +39,7 @@ func buckets() map[string]int {
 // own hands each owner its bucket.
 func (s *Store) own() {
 	s.Targets = Targets{bucket[Target]{s, targetsBucket}}
-	s.Commits = Commits{bucket[string]{s, commitsBucket}}
+	s.Commits = Commits{bucket[Committed]{s, commitsBucket}}
 	s.Specs = newSpecs(s)
 	s.Images = Images{bucket[bool]{s, imagesBucket}}
 	s.Halted = Halted{bucket[bool]{s, haltedBucket}}

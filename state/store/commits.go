@@ -2,14 +2,20 @@ package store
 
 const commitsBucket = "commits"
 
-// Commits remembers for each app the last release that was reached completely.
-type Commits struct{ b bucket[string] }
+// Committed is a release that was reached completely.
+type Committed struct {
+	Commit string   `json:"commit"`
+	Images []string `json:"images,omitempty"` // its references: they stay until the next release is reached
+}
 
-// All lists the commits by app UUID.
-func (c Commits) All() (map[string]string, error) { return c.b.all() }
+// Commits remembers, by app UUID, the release that was last reached completely.
+type Commits struct{ b bucket[Committed] }
 
-// Put records that the app reached a release.
-func (c Commits) Put(app, commit string) error { return c.b.put(app, commit) }
+// All lists the releases by app UUID.
+func (c Commits) All() (map[string]Committed, error) { return c.b.all() }
 
-// Remove forgets an app.
+// Put records the release of an app.
+func (c Commits) Put(app string, release Committed) error { return c.b.put(app, release) }
+
+// Remove forgets the release of an app.
 func (c Commits) Remove(app string) error { return c.b.remove(app) }

@@ -39,7 +39,7 @@ func must(t *testing.T, err error) {
 func fill(t *testing.T, s *Store) {
 	t.Helper()
 	must(t, s.Targets.Put(Target{Document: []byte(`{ "a" : 1 }`), ETag: `"e"`, Source: "https://api", AcceptedAt: time.Unix(5, 0).UTC()}))
-	must(t, s.Commits.Put("app1", "c1"))
+	must(t, s.Commits.Put("app1", Committed{Commit: "c1"}))
 	must(t, s.Specs.Put("v1:1", state.Spec{Hostname: "h"}))
 	must(t, s.Images.Put("registry/a@sha256:1"))
 	must(t, s.Halted.Put("c0ffee"))
@@ -145,7 +145,7 @@ func TestAnUnchangedValueIsNotWritten(t *testing.T) {
 	s, _ := open(t, filepath.Join(t.TempDir(), "db"))
 	fill(t, s)
 	before := txid(t, s)
-	must(t, s.Commits.Put("app1", "c1"))
+	must(t, s.Commits.Put("app1", Committed{Commit: "c1"}))
 	must(t, s.Specs.Prune(map[string]bool{"v1:1": true}))
 	must(t, s.Images.Remove("not-there"))
 	if after := txid(t, s); after != before {
@@ -252,7 +252,7 @@ func TestFlippedBytesNeverStopTheStart(t *testing.T) {
 			t.Fatalf("round %d: %v", round, err)
 		}
 		content(t, s)
-		must(t, s.Commits.Put("new", "c"))
+		must(t, s.Commits.Put("new", Committed{Commit: "c"}))
 		must(t, s.Failures.Clear())
 		must(t, s.Specs.Prune(nil))
 		must(t, s.Close())
@@ -275,7 +275,7 @@ func TestSoundFilesPassTheCheck(t *testing.T) {
 		case 0, 1, 2:
 			must(t, s.Specs.Put(key, state.Spec{Hostname: strings.Repeat("h", r.IntN(9000))}))
 		case 3:
-			must(t, s.Commits.Put(key, strings.Repeat("c", r.IntN(50))))
+			must(t, s.Commits.Put(key, Committed{Commit: strings.Repeat("c", r.IntN(50))}))
 		case 4:
 			must(t, s.Commits.Remove(key))
 		case 5:

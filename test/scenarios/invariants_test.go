@@ -148,7 +148,6 @@ func (t *tale) ordered(first reconcile.Plan) error {
 			switch {
 			case n.Step == nil:
 				when[n.Key] = max(when[n.Key], when[before])
-			case isImageRemoval(n.Step): // it loses its edge to the commit with the container that used the image
 			case when[before] >= when[n.Key]:
 				return fmt.Errorf("%q was done before %q, against the first plan", n.Key, before)
 			}
@@ -157,17 +156,12 @@ func (t *tale) ordered(first reconcile.Plan) error {
 	return nil
 }
 
-func isImageRemoval(s reconcile.Step) bool {
-	_, is := s.(reconcile.RemoveImage)
-	return is
-}
-
 func (t *tale) reached() error {
 	for id, now := range t.world.Apps {
 		want, wanted := t.want.Apps[id]
-		if wanted && want.Rejected != "" {
+		if wanted && (want.Rejected != "" || t.start.Apps[id].ID != want.ID && t.start.Apps[id].ID != 0) {
 			if diff := cmp.Diff(t.start.Apps[id], now); diff != "" {
-				return fmt.Errorf("%s is rejected and was touched:\n%s", id, diff)
+				return fmt.Errorf("%s is to be left alone and was touched:\n%s", id, diff)
 			}
 			continue
 		}
@@ -219,7 +213,7 @@ func asAsked(w state.World, c state.Container, want state.App) error {
 		return errors.New("it is not in the target")
 	case c.Hash != s.Hash:
 		return errors.New("its settings are not those of the target")
-	case !w.Images[c.Image].Leads(s.Image):
+	case len(w.Images[c.Image].Refs) > 0 && !w.Images[c.Image].Leads(s.Image): // without a name nobody can tell
 		return fmt.Errorf("it runs %s, want %s", c.Image, s.Image)
 	case c.ReleaseID != want.ReleaseID || c.Commit != want.Commit:
 		return fmt.Errorf("it is called %s", c.Name)

@@ -80,6 +80,9 @@ func service(t *rapid.T, label, name string, before []string, a state.App, until
 	if rapid.Bool().Draw(t, label+" checked") {
 		s.Spec.Healthcheck = &state.Healthcheck{Test: []string{"CMD", "true"}}
 	}
+	// Ports move between the services of an app from release to release.
+	port := 100*int(a.ID) + (slices.Index(services, name)+int(a.ReleaseID))%len(services)
+	s.Spec.Ports = []state.Port{{Published: port, Target: 80, Protocol: "tcp"}}
 	for _, d := range before {
 		if _, ok := a.Services[d]; ok && rapid.Bool().Draw(t, label+" needs "+d) {
 			s.DependsOn = append(s.DependsOn, state.Dependency{Service: d, Condition: until[d]})
@@ -111,9 +114,8 @@ func Mishap(t *rapid.T, label string, w state.World) state.World {
 	a.Networks = slices.Clone(a.Networks)
 	kind := rapid.IntRange(0, 8).Draw(t, label+" mishap")
 	switch {
-	case kind == 0: // an image disappears together with its containers
-		w = withoutImages(w)
-		return w
+	case kind == 0: // somebody removes images, and names of those in use
+		return withoutImages(w)
 	case kind == 1: // the engine restarts: "always" revives what we stopped
 		for i, c := range a.Containers {
 			if c.Phase == state.Exited {
@@ -157,7 +159,8 @@ func strike(cs []state.Container, i, kind int) []state.Container {
 	return cs
 }
 
-// withoutImages forgets all images that no container uses.
+// withoutImages forgets all images that no container uses, and the names of the
+// others.
 func withoutImages(w state.World) state.World {
 	used := map[string]bool{}
 	for _, a := range w.Apps {
@@ -167,6 +170,10 @@ func withoutImages(w state.World) state.World {
 	}
 	out := state.World{Apps: w.Apps, Images: maps.Clone(w.Images)}
 	maps.DeleteFunc(out.Images, func(id string, _ state.Image) bool { return !used[id] })
+	for id, img := range out.Images {
+		img.Refs = nil
+		out.Images[id] = img
+	}
 	return out
 }
 
