@@ -57,8 +57,8 @@ type deviceView struct {
 	Moving      string // commit it is on the way to
 	Release     mark
 	Services    []serviceView
-	Unsupplied  bool // no service yet
-	HasReleases bool
+	Stale       bool // not heard for long: all this was so once
+	HasReleases bool // there is something to run
 }
 
 type serviceView struct {
@@ -136,7 +136,7 @@ func buildMark(status string) mark {
 
 func newDevice(d model.OverviewDevice) deviceView {
 	v := deviceView{ID: d.ID, Name: d.Name, UUID: d.UUID, Type: d.DeviceType, Mark: presenceMark(d.Heartbeat), Seen: d.LastSeen,
-		Running: short(d.RunningCommit), Unsupplied: len(d.Services) == 0, HasReleases: d.TargetCommit != ""}
+		Running: short(d.RunningCommit), Stale: d.Heartbeat == "offline", HasReleases: d.TargetCommit != ""}
 	v.Release = releaseMark(d)
 	if v.Release.Tone == "busy" {
 		v.Moving = short(d.TargetCommit)

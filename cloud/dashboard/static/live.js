@@ -48,12 +48,13 @@ function html(element) {
   const copy = element.cloneNode(true);
   for (const t of copy.querySelectorAll("time")) {
     t.textContent = "";
+    t.removeAttribute("title");
   }
   return copy.innerHTML + copy.className;
 }
 
 function flash(element) {
-  if (element.matches(".device, .fleet > header")) {
+  if (element.matches(".device")) {
     element.classList.add("changed");
     element.addEventListener("animationend", () => element.classList.remove("changed"), { once: true });
   }

@@ -1,0 +1,206 @@
+//go:build engine
+
+package dashboard_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+
+	"deckhand/cloud/cloudtest"
+	"deckhand/cloud/dashboard"
+	"deckhand/cloud/model"
+)
+
+// browser starts a headless browser of its own.
+func browser(t *testing.T, options ...chromedp.ExecAllocatorOption) context.Context {
+	t.Helper()
+	path := "/usr/bin/chromium"
+	if _, err := os.Stat(path); err != nil {
+		t.Skipf("no browser: %v (apt-get install chromium)", err)
+	}
+	flags := append([]chromedp.ExecAllocatorOption{
+		chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir()), chromedp.WindowSize(1280, 960),
+		chromedp.Headless, chromedp.NoSandbox,
+		chromedp.Flag("disable-gpu", true), chromedp.Flag("no-first-run", true), chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true),
+		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true), chromedp.Flag("hide-scrollbars", true),
+	}, options...)
+	ctx, cancel := chromedp.NewExecAllocator(t.Context(), flags...)
+	t.Cleanup(cancel)
+	ctx, cancel = chromedp.NewContext(ctx, chromedp.WithErrorf(func(string, ...any) {}))
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func do(t *testing.T, ctx context.Context, steps ...chromedp.Action[chromedp.Void]) {
+	t.Helper()
+	if err := chromedp.Do(ctx, steps...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func ask[T any](t *testing.T, ctx context.Context, script string) T {
+	t.Helper()
+	v, err := chromedp.Run(ctx, chromedp.Evaluate[T](script))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// within waits until the text of an element holds the words.
+func within(t *testing.T, ctx context.Context, selector, words string) {
+	t.Helper()
+	script := fmt.Sprintf(`(document.querySelector(%q)?.innerText ?? "").replace(/\s+/g, " ")`, selector)
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		// While a page is replaced by the next one there is nothing to ask.
+		text, err := chromedp.Run(ctx, chromedp.Evaluate[string](script))
+		if err == nil && strings.Contains(strings.ToLower(text), strings.ToLower(words)) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s shows %q (%v), want %q in it", selector, text, err, words)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+func picture(t *testing.T, ctx context.Context, name string) {
+	t.Helper()
+	png, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.ArtifactDir(), name)
+	if err := os.WriteFile(path, png, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("picture: %s", path)
+}
+
+const composition = `{"services":{"web":{},"database":{},"worker":{}}}`
+
+func serve(t *testing.T) *cloudtest.World {
+	t.Helper()
+	w := cloudtest.New(t, nil)
+	page, err := dashboard.New(dashboard.Config{DB: w.DB, Auth: w.Auth})
+	if err != nil {
+		t.Fatal(err)
+	}
+	page.Routes(w.Mux)
+	return w
+}
+
+func login(t *testing.T, ctx context.Context, w *cloudtest.World) {
+	t.Helper()
+	do(t, ctx, chromedp.Navigate(w.URL),
+		chromedp.WaitVisible(`input[name=username]`),
+		chromedp.SendKeys(`input[name=username]`, "admin"),
+		chromedp.SendKeys(`input[name=password]`, w.AdminPassword),
+		chromedp.Submit(`form`))
+	within(t, ctx, "#link", "live")
+}
+
+func report(t *testing.T, w *cloudtest.World, f model.Fleet, d model.Device, running, updateStatus string, services ...model.ReportedService) {
+	t.Helper()
+	if err := w.DB.ApplyReport(t.Context(), d.ID, model.Report{HasApps: true, Apps: []model.ReportedApp{{UUID: f.UUID, Running: running,
+		Releases: []model.ReportedRelease{{Commit: "abc1234def", UpdateStatus: updateStatus, Services: services}}}}}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestThePageChangesWithoutReload(t *testing.T) {
+	w := serve(t)
+	ctx := browser(t)
+	login(t, ctx, w)
+	within(t, ctx, "#content", "No fleets yet")
+	// A mark that a reload would wipe out.
+	ask[bool](t, ctx, `window.sameDocument = true`)
+
+	f := w.Fleet(w.Admin, "greenhouse")
+	within(t, ctx, "#fleet-1", "greenhouse")
+	within(t, ctx, "#fleet-1", "No devices yet")
+	d, _ := w.Device(f, "a")
+	second, _ := w.Device(f, "b")
+	third, _ := w.Device(f, "c")
+	within(t, ctx, "#device-1", "never seen")
+	within(t, ctx, "#device-1", "Waits for the first release")
+	_, images := w.Release(f, "abc1234def", composition)
+	within(t, ctx, "#fleet-1-head", "0.0.0 abc1234")
+	within(t, ctx, "#device-1", "installing")
+
+	now := w.DB.Now()
+	for id, state := range map[int64]string{d.ID: "online", second.ID: "online", third.ID: "offline"} {
+		if err := w.DB.SetHeartbeat(t.Context(), id, state, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	service := func(i int, status string, progress *int64) model.ReportedService {
+		return model.ReportedService{Name: images[i].Service, Image: images[i].Location, Status: status, Progress: progress}
+	}
+	for _, device := range []model.Device{second, third} {
+		report(t, w, f, device, "abc1234def", "done", service(0, "Running", nil), service(1, "Running", nil), service(2, "exited", nil))
+	}
+	report(t, w, f, d, "", "downloading", service(0, "Running", nil), service(1, "Downloading", new(int64(42))), service(2, "Starting", nil))
+	within(t, ctx, "#device-1", "online")
+	within(t, ctx, "#device-1", "downloading 42 %")
+	within(t, ctx, "#device-1", "starting")
+	within(t, ctx, "#device-3", "offline")
+	report(t, w, f, d, "", "downloading", service(0, "Running", nil), service(1, "Downloading", new(int64(77))), service(2, "Starting", nil))
+	within(t, ctx, "#device-1", "downloading 77 %")
+
+	building := w.Building(f, "feedbeef01", composition)
+	parts, err := w.DB.Images(t.Context(), building.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.DB.FinishImage(t.Context(), parts[0].ID, model.ImageResult{Status: model.StatusSuccess, ContentHash: "sha256:" + strings.Repeat("a", 64), PushedAt: now}); err != nil {
+		t.Fatal(err)
+	}
+	w.Fleet(w.Admin, "weather-stations")
+	within(t, ctx, "#fleet-1-head", "0.0.0+rev1 feedbee building 1 of 3 images")
+	within(t, ctx, "#content", "weather-stations")
+	picture(t, ctx, "page.png")
+
+	if !ask[bool](t, ctx, `window.sameDocument === true`) {
+		t.Error("the page was loaded again")
+	}
+	report(t, w, f, d, "abc1234def", "done", service(0, "Running", nil), service(1, "Running", nil), service(2, "Running", nil))
+	within(t, ctx, "#device-1", "up to date")
+
+	// A new password ends the session, and the page with it.
+	if _, err := w.Auth.ResetPassword(t.Context(), "admin"); err != nil {
+		t.Fatal(err)
+	}
+	w.Fleet(w.Admin, "third-fleet")
+	within(t, ctx, "form", "password")
+}
+
+func TestThePageInTheDarkAndOnAPhone(t *testing.T) {
+	w := serve(t)
+	f := w.Fleet(w.Admin, "greenhouse")
+	d, _ := w.Device(f, "a")
+	_, images := w.Release(f, "abc1234def", composition)
+	if err := w.DB.SetHeartbeat(t.Context(), d.ID, "online", w.DB.Now()); err != nil {
+		t.Fatal(err)
+	}
+	report(t, w, f, d, "", "downloading",
+		model.ReportedService{Image: images[0].Location, Status: "Running"},
+		model.ReportedService{Image: images[1].Location, Status: "Downloading", Progress: new(int64(42))})
+	ctx := browser(t, chromedp.Flag("blink-settings", "preferredColorScheme=0"), chromedp.WindowSize(390, 800))
+	do(t, ctx, chromedp.Navigate(w.URL), chromedp.WaitVisible(`form`))
+	picture(t, ctx, "login-dark.png")
+	login(t, ctx, w)
+	within(t, ctx, "#device-1", "downloading")
+	if ask[bool](t, ctx, `document.documentElement.scrollWidth > window.innerWidth`) {
+		t.Error("the page is wider than the phone")
+	}
+	picture(t, ctx, "page-dark-phone.png")
+}
