@@ -54,6 +54,9 @@ func loadProject(ctx context.Context, src *source, dockerfile string) (*project,
 		if err != nil {
 			return nil, err
 		}
+		if err := p.asDevicesReadIt(ctx); err != nil {
+			return nil, err
+		}
 		if dockerfile != "" {
 			p.warnings = append(p.warnings, "the Dockerfile option is ignored: the project has a "+name)
 		}
@@ -135,6 +138,9 @@ func loadCompose(ctx context.Context, src *source, file string) (*project, error
 func readCompose(ctx context.Context, src *source, file string) (*types.Project, error) {
 	content, err := src.readFile(file, composeFileLimit)
 	if err != nil {
+		return nil, err
+	}
+	if err := checkYAML(file, content); err != nil {
 		return nil, err
 	}
 	env, err := projectEnvironment(src)
@@ -253,19 +259,38 @@ func (f fence) Load(_ context.Context, file string) (string, error) { return "",
 // Dir is never reached: Load has refused before.
 func (f fence) Dir(string) string { return f.src.dir }
 
+var yamlName = regexp.MustCompile(`\.(ya?ml|json)$`)
+
 var remote = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9+.-]*:|^git@`)
 
 func (f fence) refusal(file string) error {
 	if remote.MatchString(file) || !filepath.IsLocal(file) && file != "" {
 		return fmt.Errorf("the file %s is not inside the project", file)
 	}
+	if f.isFile(file) && !yamlName.MatchString(file) {
+		return fmt.Errorf("the file %s is not named *.yml or *.yaml", file)
+	}
+	// The path may be relative to another folder: look at all that it could be.
 	base := path.Base(filepath.ToSlash(file))
-	for name, e := range f.src.entries {
-		if path.Base(name) == base && e.mode.IsRegular() && e.size > composeFileLimit {
-			return fmt.Errorf("the file %s is larger than %d kB", file, composeFileLimit>>10)
+	for _, name := range f.src.names() {
+		if path.Base(name) != base || !yamlName.MatchString(base) || !f.isFile(name) {
+			continue
+		}
+		content, err := f.src.readFile(name, composeFileLimit)
+		if err != nil {
+			return err
+		}
+		if err := checkYAML(name, content); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// isFile follows links.
+func (f fence) isFile(name string) bool {
+	info, err := f.src.root.Stat(name)
+	return err == nil && info.Mode().IsRegular()
 }
 
 // normalise turns what the loader understood into what devices read, and refuses by name

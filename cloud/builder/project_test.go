@@ -88,15 +88,19 @@ func TestRefusedCompositions(t *testing.T) {
 		"dockerfile outside":  {"services:\n  web: {build: {context: ., dockerfile: ../Dockerfile}}\n", "not inside"},
 		"build secrets":       {"services:\n  web: {build: {context: ., secrets: [s]}}\nsecrets: {s: {file: ./x}}\n", "is not allowed"},
 		"build ssh":           {"services:\n  web: {build: {context: ., ssh: [default]}}\n", "build.ssh is not allowed"},
+		"not for devices":     {service("    mem_limit: 1\n    tmpfs: [relative]\n"), "devices cannot run this"},
+		"an alias in itself":  {"services:\n  a: &a\n    <<: *a\n", "the anchor a contains itself"},
+		"extends no yaml":     {"services:\n  web: {extends: {file: docker-compose.txt, service: y}}\n", "not named *.yml"},
+		"extends itself":      {"services: {web: {extends: web}}\n", "ircular"},
 		"no services":         {"services: {}\n", "no services"},
 		"not yaml":            {"services: [", "docker-compose.yml"},
 		"version 1":           {"web:\n  image: x\n", "docker-compose.yml"},
 		"unknown dependency":  {service("    depends_on: [nobody]\n"), "nobody"},
 		"too large":           {"# " + strings.Repeat("x", 2<<20), "larger than"},
-		"a bomb of aliases": {"a: &a [x,x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\n" +
+		"a bomb of aliases": {"services: {}\n" + "a: &a [x,x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\n" +
 			"d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: &f [*e,*e,*e,*e,*e,*e,*e,*e,*e,*e]\ng: [*f,*f,*f,*f,*f,*f,*f,*f,*f,*f]\n", ""},
 	} {
-		p, err := loaded(t, map[string]string{"docker-compose.yml": c.compose})
+		p, err := loaded(t, map[string]string{"docker-compose.yml": c.compose, "docker-compose.txt": "x"})
 		if err == nil {
 			t.Errorf("%s: accepted as %v", what, p.composition)
 		} else if !strings.Contains(err.Error(), c.want) {
@@ -209,4 +213,29 @@ func TestMetadata(t *testing.T) {
 			t.Errorf("%s: accepted", what)
 		}
 	}
+}
+
+func FuzzProject(f *testing.F) {
+	for _, file := range []string{"testdata/compose/full.yml"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(string(text), "A=1\n")
+	}
+	f.Add("services: {a: {build: {context: ., args: [X]}, volumes: [/sys:/sys]}}", "X")
+	f.Add("services:\n  a: &a\n    <<: *a\n", "")
+	f.Add("services: {a: {extends: a}}", "A=${A}")
+	f.Fuzz(func(t *testing.T, compose, env string) {
+		p, err := loaded(t, map[string]string{"docker-compose.yml": compose, ".env": env, "web/app.env": "A=1\n", "base.yml": "services: {base: {image: b}}"})
+		if err != nil {
+			return
+		}
+		if _, err := json.Marshal(p.composition); err != nil {
+			t.Errorf("a composition that cannot be stored: %v", err)
+		}
+		if len(p.services) == 0 {
+			t.Error("a project without services was accepted")
+		}
+	})
 }
