@@ -248,3 +248,29 @@ func TestWhatABuildLooksLike(t *testing.T) {
 		golden(t, "testdata/build-"+name+".txt", out.String())
 	}
 }
+
+func TestWholeLogsAreKept(t *testing.T) {
+	root := t.TempDir()
+	env := func(name string) string { return map[string]string{"XDG_STATE_HOME": root}[name] }
+	for id := range int64(25) {
+		r := newRecord(env)
+		r.add(event.Event{Type: event.ReleaseCreated, ReleaseID: id + 1})
+		r.add(event.Event{Type: event.Log, Service: "../../web", Text: "hello"})
+		if err := r.close(); err != nil {
+			t.Fatal(err)
+		}
+		data, err := os.ReadFile(r.file("../../web"))
+		if err != nil || !strings.HasSuffix(string(data), " hello\n") || !strings.HasPrefix(r.file("../../web"), root) {
+			t.Fatalf("%s: %q %v", r.file("../../web"), data, err)
+		}
+	}
+	left, err := os.ReadDir(filepath.Join(root, "deckctl", "builds"))
+	if err != nil || len(left) != keptBuilds {
+		t.Errorf("%d builds are kept, %v", len(left), err)
+	}
+	nowhere := newRecord(func(string) string { return "" })
+	nowhere.add(event.Event{Type: event.ReleaseCreated, ReleaseID: 1})
+	if err := nowhere.close(); err != nil || nowhere.file("web") != "" {
+		t.Errorf("without a place: %v", err)
+	}
+}

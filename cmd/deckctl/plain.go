@@ -21,6 +21,7 @@ type plainView struct {
 	heard   map[string]int      // service + operation → the last percentage told
 	tails   map[string][]string // service → its last lines
 	steps   map[string]event.Event
+	logFile func(service string) string // where its whole log is; "" when nowhere
 }
 
 const (
@@ -31,6 +32,7 @@ const (
 func newPlain(out io.Writer, colours bool) *plainView {
 	return &plainView{
 		out: out, colours: colours, width: 8, heard: map[string]int{}, tails: map[string][]string{}, steps: map[string]event.Event{},
+		logFile: func(string) string { return "" },
 	}
 }
 
@@ -251,7 +253,11 @@ func (p *plainView) failures(e event.Event) {
 		for _, l := range p.tails[s.Name] {
 			fmt.Fprintln(p.out, "    │ "+l)
 		}
-		fmt.Fprintf(p.out, "    %s\n\n", s.Error)
+		fmt.Fprintf(p.out, "    %s\n", s.Error)
+		if file := p.logFile(s.Name); file != "" {
+			fmt.Fprintf(p.out, "    whole log: %s\n", file)
+		}
+		fmt.Fprintln(p.out)
 	}
 }
 

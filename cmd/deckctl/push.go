@@ -33,7 +33,8 @@ func (c *pushCmd) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	show, finish := c.renderer(s)
+	kept := newRecord(s.env)
+	show, finish := c.renderer(s, kept)
 	var release int64
 	began := time.Now()
 	result, err := cloud.Build(ctx, client.BuildRequest{
@@ -42,8 +43,12 @@ func (c *pushCmd) Run(ctx context.Context, s *session) error {
 		if e.Type == event.ReleaseCreated {
 			release = e.ReleaseID
 		}
+		kept.add(e)
 		show(e)
 	})
+	if lost := kept.close(); lost != nil && c.Progress != "json" && !s.json {
+		fmt.Fprintln(s.stderr, "deckctl:", lost)
+	}
 	if err != nil {
 		if ctx.Err() != nil && release != 0 {
 			s.cancelRelease(ctx, cloud, release)
@@ -64,7 +69,7 @@ func (c *pushCmd) Run(ctx context.Context, s *session) error {
 }
 
 // renderer chooses how events are shown while they come, and how the build is summed up.
-func (c *pushCmd) renderer(s *session) (show func(event.Event), finish func(event.Event, time.Duration)) {
+func (c *pushCmd) renderer(s *session, kept *record) (show func(event.Event), finish func(event.Event, time.Duration)) {
 	if s.json || c.Progress == "json" {
 		enc := json.NewEncoder(s.stdout)
 		return func(e event.Event) { _ = enc.Encode(e) }, func(event.Event, time.Duration) {}
@@ -74,6 +79,7 @@ func (c *pushCmd) renderer(s *session) (show func(event.Event), finish func(even
 		colours = true
 	}
 	p := newPlain(s.stdout, colours)
+	p.logFile = kept.file
 	if c.Progress == "quiet" {
 		p.out = io.Discard
 		return p.show, func(e event.Event, took time.Duration) {
