@@ -22,7 +22,7 @@ const defaultIterations = 600_000
 // hashPassword is "pbkdf2-sha256$<iterations>$<salt>$<hash>".
 func (a *Auth) hashPassword(password string) (string, error) {
 	salt := make([]byte, 16)
-	rand.Read(salt) //nolint:errcheck // never fails since Go 1.24
+	rand.Read(salt) // never fails since Go 1.24
 	sum, err := pbkdf2.Key(sha256.New, password, salt, a.iterations, sha256.Size)
 	if err != nil {
 		return "", fmt.Errorf("hash password: %w", err)

@@ -42,7 +42,7 @@ func New(t testing.TB, now func() time.Time) *World {
 	w.DB, err = model.Open(t.Context(), model.Config{Path: filepath.Join(dir, "cloud.db"), Now: now,
 		RegistryHost: func() string { return "registry.test:5000" }})
 	w.must(err)
-	t.Cleanup(func() { w.DB.Close() }) //nolint:errcheck // the test is over
+	t.Cleanup(func() { w.DB.Close() })
 	w.Auth, err = auth.New(auth.Config{DB: w.DB, KeyDir: filepath.Join(dir, "keys"), PasswordIterations: 10})
 	w.must(err)
 	_, w.AdminPassword, err = w.Auth.FirstLogin(t.Context())
@@ -149,7 +149,7 @@ func (w *World) Do(method, path, credential, body string, headers ...string) Ans
 	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	res, err := client.Do(req)
 	w.must(err)
-	defer res.Body.Close() //nolint:errcheck // it was read
+	defer res.Body.Close()
 	b, err := io.ReadAll(res.Body)
 	w.must(err)
 	return Answer{res.StatusCode, res.Header, string(b)}

@@ -38,14 +38,14 @@ func browser(t *testing.T, options ...chromedp.ExecAllocatorOption) context.Cont
 	return ctx
 }
 
-func do(t *testing.T, ctx context.Context, steps ...chromedp.Action[chromedp.Void]) {
+func do(ctx context.Context, t *testing.T, steps ...chromedp.Action[chromedp.Void]) {
 	t.Helper()
 	if err := chromedp.Do(ctx, steps...); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func ask[T any](t *testing.T, ctx context.Context, script string) T {
+func ask[T any](ctx context.Context, t *testing.T, script string) T {
 	t.Helper()
 	v, err := chromedp.Run(ctx, chromedp.Evaluate[T](script))
 	if err != nil {
@@ -55,10 +55,12 @@ func ask[T any](t *testing.T, ctx context.Context, script string) T {
 }
 
 // within waits until the text of an element holds the words.
-func within(t *testing.T, ctx context.Context, selector, words string) {
+func within(ctx context.Context, t *testing.T, selector, words string) {
 	t.Helper()
 	script := fmt.Sprintf(`(document.querySelector(%q)?.innerText ?? "").replace(/\s+/g, " ")`, selector)
 	deadline := time.Now().Add(20 * time.Second)
+	again := time.NewTicker(20 * time.Millisecond)
+	defer again.Stop()
 	for {
 		// While a page is replaced by the next one there is nothing to ask.
 		text, err := chromedp.Run(ctx, chromedp.Evaluate[string](script))
@@ -68,11 +70,11 @@ func within(t *testing.T, ctx context.Context, selector, words string) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s shows %q (%v), want %q in it", selector, text, err, words)
 		}
-		time.Sleep(20 * time.Millisecond)
+		<-again.C
 	}
 }
 
-func picture(t *testing.T, ctx context.Context, name string) {
+func picture(ctx context.Context, t *testing.T, name string) {
 	t.Helper()
 	png, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
 	if err != nil {
@@ -98,14 +100,14 @@ func serve(t *testing.T) *cloudtest.World {
 	return w
 }
 
-func login(t *testing.T, ctx context.Context, w *cloudtest.World) {
+func login(ctx context.Context, t *testing.T, w *cloudtest.World) {
 	t.Helper()
-	do(t, ctx, chromedp.Navigate(w.URL),
+	do(ctx, t, chromedp.Navigate(w.URL),
 		chromedp.WaitVisible(`input[name=username]`),
 		chromedp.SendKeys(`input[name=username]`, "admin"),
 		chromedp.SendKeys(`input[name=password]`, w.AdminPassword),
 		chromedp.Submit(`form`))
-	within(t, ctx, "#link", "live")
+	within(ctx, t, "#link", "live")
 }
 
 func report(t *testing.T, w *cloudtest.World, f model.Fleet, d model.Device, running, updateStatus string, services ...model.ReportedService) {
@@ -119,22 +121,22 @@ func report(t *testing.T, w *cloudtest.World, f model.Fleet, d model.Device, run
 func TestThePageChangesWithoutReload(t *testing.T) {
 	w := serve(t)
 	ctx := browser(t)
-	login(t, ctx, w)
-	within(t, ctx, "#content", "No fleets yet")
+	login(ctx, t, w)
+	within(ctx, t, "#content", "No fleets yet")
 	// A mark that a reload would wipe out.
-	ask[bool](t, ctx, `window.sameDocument = true`)
+	ask[bool](ctx, t, `window.sameDocument = true`)
 
 	f := w.Fleet(w.Admin, "greenhouse")
-	within(t, ctx, "#fleet-1", "greenhouse")
-	within(t, ctx, "#fleet-1", "No devices yet")
+	within(ctx, t, "#fleet-1", "greenhouse")
+	within(ctx, t, "#fleet-1", "No devices yet")
 	d, _ := w.Device(f, "a")
 	second, _ := w.Device(f, "b")
 	third, _ := w.Device(f, "c")
-	within(t, ctx, "#device-1", "never seen")
-	within(t, ctx, "#device-1", "Waits for the first release")
+	within(ctx, t, "#device-1", "never seen")
+	within(ctx, t, "#device-1", "Waits for the first release")
 	_, images := w.Release(f, "abc1234def", composition)
-	within(t, ctx, "#fleet-1-head", "0.0.0 abc1234")
-	within(t, ctx, "#device-1", "installing")
+	within(ctx, t, "#fleet-1-head", "0.0.0 abc1234")
+	within(ctx, t, "#device-1", "installing")
 
 	now := w.DB.Now()
 	for id, state := range map[int64]string{d.ID: "online", second.ID: "online", third.ID: "offline"} {
@@ -149,12 +151,12 @@ func TestThePageChangesWithoutReload(t *testing.T) {
 		report(t, w, f, device, "abc1234def", "done", service(0, "Running", nil), service(1, "Running", nil), service(2, "exited", nil))
 	}
 	report(t, w, f, d, "", "downloading", service(0, "Running", nil), service(1, "Downloading", new(int64(42))), service(2, "Starting", nil))
-	within(t, ctx, "#device-1", "online")
-	within(t, ctx, "#device-1", "downloading 42 %")
-	within(t, ctx, "#device-1", "starting")
-	within(t, ctx, "#device-3", "offline")
+	within(ctx, t, "#device-1", "online")
+	within(ctx, t, "#device-1", "downloading 42 %")
+	within(ctx, t, "#device-1", "starting")
+	within(ctx, t, "#device-3", "offline")
 	report(t, w, f, d, "", "downloading", service(0, "Running", nil), service(1, "Downloading", new(int64(77))), service(2, "Starting", nil))
-	within(t, ctx, "#device-1", "downloading 77 %")
+	within(ctx, t, "#device-1", "downloading 77 %")
 
 	building := w.Building(f, "feedbeef01", composition)
 	parts, err := w.DB.Images(t.Context(), building.ID)
@@ -165,22 +167,22 @@ func TestThePageChangesWithoutReload(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Fleet(w.Admin, "weather-stations")
-	within(t, ctx, "#fleet-1-head", "0.0.0+rev1 feedbee building 1 of 3 images")
-	within(t, ctx, "#content", "weather-stations")
-	picture(t, ctx, "page.png")
+	within(ctx, t, "#fleet-1-head", "0.0.0+rev1 feedbee building 1 of 3 images")
+	within(ctx, t, "#content", "weather-stations")
+	picture(ctx, t, "page.png")
 
-	if !ask[bool](t, ctx, `window.sameDocument === true`) {
+	if !ask[bool](ctx, t, `window.sameDocument === true`) {
 		t.Error("the page was loaded again")
 	}
 	report(t, w, f, d, "abc1234def", "done", service(0, "Running", nil), service(1, "Running", nil), service(2, "Running", nil))
-	within(t, ctx, "#device-1", "up to date")
+	within(ctx, t, "#device-1", "up to date")
 
 	// A new password ends the session, and the page with it.
 	if _, err := w.Auth.ResetPassword(t.Context(), "admin"); err != nil {
 		t.Fatal(err)
 	}
 	w.Fleet(w.Admin, "third-fleet")
-	within(t, ctx, "form", "password")
+	within(ctx, t, "form", "password")
 }
 
 func TestThePageInTheDarkAndOnAPhone(t *testing.T) {
@@ -195,12 +197,12 @@ func TestThePageInTheDarkAndOnAPhone(t *testing.T) {
 		model.ReportedService{Image: images[0].Location, Status: "Running"},
 		model.ReportedService{Image: images[1].Location, Status: "Downloading", Progress: new(int64(42))})
 	ctx := browser(t, chromedp.Flag("blink-settings", "preferredColorScheme=0"), chromedp.WindowSize(390, 800))
-	do(t, ctx, chromedp.Navigate(w.URL), chromedp.WaitVisible(`form`))
-	picture(t, ctx, "login-dark.png")
-	login(t, ctx, w)
-	within(t, ctx, "#device-1", "downloading")
-	if ask[bool](t, ctx, `document.documentElement.scrollWidth > window.innerWidth`) {
+	do(ctx, t, chromedp.Navigate(w.URL), chromedp.WaitVisible(`form`))
+	picture(ctx, t, "login-dark.png")
+	login(ctx, t, w)
+	within(ctx, t, "#device-1", "downloading")
+	if ask[bool](ctx, t, `document.documentElement.scrollWidth > window.innerWidth`) {
 		t.Error("the page is wider than the phone")
 	}
-	picture(t, ctx, "page-dark-phone.png")
+	picture(ctx, t, "page-dark-phone.png")
 }

@@ -97,6 +97,9 @@ func (p *presence) metricsDue(device int64) bool {
 
 func (p *presence) run(ctx context.Context) error {
 	online, err := p.db.OnlineDevices(ctx)
+	if ctx.Err() != nil {
+		return nil // told to stop before it began
+	}
 	if err != nil {
 		return fmt.Errorf("read which devices were online: %w", err)
 	}

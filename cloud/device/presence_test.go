@@ -8,6 +8,7 @@ import (
 
 	"deckhand/cloud/cloudtest"
 	"deckhand/cloud/device"
+	"deckhand/cloud/model"
 )
 
 func TestASilentDeviceGoesOffline(t *testing.T) {
@@ -21,7 +22,9 @@ func TestASilentDeviceGoesOffline(t *testing.T) {
 	go func() { done <- cloud.Run(ctx) }()
 	state := func(want string) {
 		t.Helper()
-		deadline := time.Now().Add(10 * time.Second)
+		changes := w.DB.Changes().Watch(model.OverviewTopic())
+		defer changes.Stop()
+		deadline := time.After(10 * time.Second)
 		for {
 			got, err := w.DB.DeviceByID(t.Context(), d.ID)
 			if err != nil {
@@ -30,10 +33,11 @@ func TestASilentDeviceGoesOffline(t *testing.T) {
 			if got.Heartbeat == want {
 				return
 			}
-			if time.Now().After(deadline) {
+			select {
+			case <-changes.C():
+			case <-deadline:
 				t.Fatalf("the device is %s, want %s", got.Heartbeat, want)
 			}
-			time.Sleep(10 * time.Millisecond)
 		}
 	}
 	state("unknown")

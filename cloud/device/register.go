@@ -32,9 +32,9 @@ func (n registration) check() (fleet int64, err error) {
 	case err != nil || fleet <= 0:
 		return 0, errors.New("Application ID must be a valid integer") //nolint:staticcheck // wire text
 	case n.UUID == "":
-		return 0, errors.New("UUID must be specified") //nolint:staticcheck // wire text
+		return 0, errors.New("UUID must be specified")
 	case n.DeviceType == "":
-		return 0, errors.New("Device type must be specified") //nolint:staticcheck // wire text
+		return 0, errors.New("Device type must be specified")
 	case n.APIKey != "" && !auth.ValidKey(n.APIKey):
 		return 0, errors.New("api_key must be 16 to 256 of the characters [a-zA-Z0-9_-].") //nolint:staticcheck // wire text
 	}

@@ -245,6 +245,6 @@ func notFound(err error, format string, args ...any) error {
 // randomHex is n random bytes in hex.
 func randomHex(n int) string {
 	b := make([]byte, n)
-	rand.Read(b) //nolint:errcheck // never fails since Go 1.24
+	rand.Read(b) // never fails since Go 1.24
 	return hex.EncodeToString(b)
 }

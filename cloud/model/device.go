@@ -187,7 +187,7 @@ func (db *DB) OnlineDevices(ctx context.Context) (map[int64]time.Time, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer rows.Close() //nolint:errcheck // rows.Err says it
+	defer rows.Close()
 	all := map[int64]time.Time{}
 	for rows.Next() {
 		var id int64

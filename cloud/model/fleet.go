@@ -190,7 +190,7 @@ func newUUID() string {
 }
 
 func collect[T any](rows *sql.Rows, scan func(interface{ Scan(...any) error }) (T, error)) ([]T, error) {
-	defer rows.Close() //nolint:errcheck // rows.Err says it
+	defer rows.Close()
 	var all []T
 	for rows.Next() {
 		v, err := scan(rows)

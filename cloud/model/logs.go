@@ -35,7 +35,7 @@ func (db *DB) AppendLogs(ctx context.Context, device int64, lines []LogLine) err
 		if err != nil {
 			return err
 		}
-		defer insert.Close() //nolint:errcheck // ends with the transaction
+		defer insert.Close()
 		for _, l := range lines {
 			if _, err := insert.ExecContext(ctx, device, millis(t.now), l.Timestamp.UnixMilli(), l.System, l.Stderr, ref(l.Service), l.Message); err != nil {
 				return missingReference(err, "device")

@@ -134,7 +134,7 @@ func (db *DB) overviewServices(ctx context.Context, f Fleet, devices []OverviewD
 	if err != nil {
 		return err
 	}
-	defer rows.Close() //nolint:errcheck // rows.Err says it
+	defer rows.Close()
 	for rows.Next() {
 		var device int64
 		var s OverviewService

@@ -173,7 +173,7 @@ func (r *targetReader) pairs(ctx context.Context, into map[string]string, query 
 	if err != nil {
 		return err
 	}
-	defer rows.Close() //nolint:errcheck // rows.Err says it
+	defer rows.Close()
 	for rows.Next() {
 		var name, value string
 		if err := rows.Scan(&name, &value); err != nil {

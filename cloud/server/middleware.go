@@ -43,11 +43,12 @@ func (m middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if m.recovered(recorder, log, recover()) {
 			panic(http.ErrAbortHandler) // the way to drop a connection
 		}
-		event := log.Debug()
+		// Polls and layers are many and say little.
+		level := zerolog.DebugLevel
 		if r.Method != http.MethodGet && r.Method != http.MethodHead && !m.images || recorder.status >= http.StatusInternalServerError {
-			event = log.Info()
+			level = zerolog.InfoLevel
 		}
-		event.Int("status", recorder.status).Int64("bytes", recorder.bytes).Dur("ms", time.Since(began)).Str("client", r.RemoteAddr).Msg("request")
+		log.WithLevel(level).Int("status", recorder.status).Int64("bytes", recorder.bytes).Dur("ms", time.Since(began)).Str("client", r.RemoteAddr).Msg("request")
 	}()
 	m.next.ServeHTTP(recorder, r)
 }
@@ -72,10 +73,10 @@ func (m middleware) limit(w *recorder, r *http.Request) {
 // recovered logs a panic and answers 500 if nothing was sent; true means that
 // the connection must be dropped.
 func (m middleware) recovered(w *recorder, log zerolog.Logger, p any) (drop bool) {
-	switch {
-	case p == nil:
+	switch p {
+	case nil:
 		return false
-	case p == http.ErrAbortHandler: //nolint:errorlint // a panic's value, compared as net/http does
+	case http.ErrAbortHandler: // compared as net/http does
 		return true
 	}
 	log.Error().Interface("panic", p).Bytes("stack", debug.Stack()).Msg("request failed")
@@ -111,7 +112,7 @@ func (r *recorder) Write(b []byte) (int, error) {
 }
 
 // Flush is for handlers that ask for a Flusher themselves.
-func (r *recorder) Flush() { http.NewResponseController(r.ResponseWriter).Flush() } //nolint:errcheck // as the interface wants
+func (r *recorder) Flush() { http.NewResponseController(r.ResponseWriter).Flush() }
 
 // Unwrap is for http.ResponseController.
 func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }

@@ -84,7 +84,7 @@ func welcome(w io.Writer, url string, login *server.Login) {
 
   deckctl login %s --user %s
 
-`, url, login.Username, login.Password, url, login.Username) //nolint:errcheck // nobody reads it then
+`, url, login.Username, login.Password, url, login.Username)
 }
 
 func newLog(w *os.File, level string) (zerolog.Logger, error) {
@@ -130,7 +130,7 @@ func main() {
 	err := parsed.Run()
 	stop()
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "deckhand-cloud: "+err.Error()) //nolint:errcheck // nobody reads it then
+		fmt.Fprintln(os.Stderr, "deckhand-cloud: "+err.Error())
 		os.Exit(1)
 	}
 }
