@@ -83,7 +83,10 @@ func (s *scene) evidence() {
 		if t, ok := s.TB.(interface{ ArtifactDir() string }); ok {
 			_ = os.WriteFile(filepath.Join(t.ArtifactDir(), name+".log"), []byte(logs[name]), 0o644) // the test has failed anyway
 		}
-		s.Logf("end of the %s's log:\n%s", name, logs[name][max(0, len(logs[name])-6000):])
+		if name == "engine" {
+			continue // long, and seldom the answer
+		}
+		s.Logf("end of the %s's log:\n%s", name, logs[name][max(0, len(logs[name])-4000):])
 	}
 }
 

@@ -34,7 +34,9 @@ func (p Project) Write() error {
 		return fmt.Errorf("write project: %w", err)
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.Services)) {
-		dockerfile := "FROM scratch\nADD rootfs.tar /\nENV PATH=/bin\n"
+		// The label comes first so that no two services share steps of a build:
+		// the engine's cache would mix up which one made which.
+		dockerfile := "FROM scratch\nLABEL test.service=" + name + "\nADD rootfs.tar /\nENV PATH=/bin\n"
 		if n := p.Ballast[name]; n > 0 {
 			dockerfile += "COPY ballast /ballast\n"
 			if err := p.write(name+"/ballast", noise(n, p.Services[name])); err != nil {
