@@ -365,10 +365,11 @@ func (p *planner) install(a *appPlan, want state.Service, why Reason) {
 }
 
 func (p *planner) start(a *appPlan, want state.Service, container string, why Reason) Key {
-	k := p.add(a, Start{App: a.App, Service: want.Name, Hash: want.Hash, Image: want.Image, Container: container}, rankStart, why)
+	ports := HostPorts(&want.Spec)
+	k := p.add(a, Start{App: a.App, Service: want.Name, Hash: want.Hash, Image: want.Image, Ports: ports, Container: container}, rankStart, why)
 	a.put(want.Name, strategy.Start, k)
 	a.starts[want.Name] = k
-	for _, port := range HostPorts(&want.Spec) {
+	for _, port := range ports {
 		p.ports[port] = append(p.ports[port], k)
 	}
 	return k

@@ -101,11 +101,12 @@ type (
 	// Start runs a container that was created. Container is its ID, known as
 	// soon as it exists.
 	Start struct {
-		App       App    `json:"app"`
-		Service   string `json:"service"`
-		Hash      string `json:"hash"`
-		Image     string `json:"image"`
-		Container string `json:"container,omitempty"`
+		App       App      `json:"app"`
+		Service   string   `json:"service"`
+		Hash      string   `json:"hash"`
+		Image     string   `json:"image"`
+		Ports     []string `json:"ports,omitempty"` // of the host, see HostPorts
+		Container string   `json:"container,omitempty"`
 	}
 	// Await waits until the container of a service reaches a condition.
 	Await struct {

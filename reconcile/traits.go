@@ -44,7 +44,13 @@ func (s Create) Traits() Traits {
 }
 
 // Traits implements Step.
-func (s Start) Traits() Traits { return ofService(s.App, s.Service) }
+func (s Start) Traits() Traits {
+	t := ofService(s.App, s.Service)
+	for _, p := range s.Ports {
+		t.Uses = append(t.Uses, Resource("port "+p))
+	}
+	return t
+}
 
 // Traits implements Step.
 func (s Await) Traits() Traits {

@@ -171,7 +171,7 @@ func withoutImages(w state.World) state.World {
 	out := state.World{Apps: w.Apps, Images: maps.Clone(w.Images)}
 	maps.DeleteFunc(out.Images, func(id string, _ state.Image) bool { return !used[id] })
 	for id, img := range out.Images {
-		img.Refs = nil
+		img.Refs, img.Ours = nil, false // what has no name cannot be known as ours
 		out.Images[id] = img
 	}
 	return out
