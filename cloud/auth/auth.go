@@ -45,11 +45,13 @@ type Auth struct {
 
 	mu       sync.Mutex
 	attempts map[string]*attempts
+
+	checking chan struct{} // a place for each password that is being checked
 }
 
 // New reads or makes the signing keys.
 func New(cfg Config) (*Auth, error) {
-	a := &Auth{db: cfg.DB, issuer: cfg.Issuer, service: cfg.Service, iterations: cfg.PasswordIterations, attempts: map[string]*attempts{}}
+	a := &Auth{db: cfg.DB, issuer: cfg.Issuer, service: cfg.Service, iterations: cfg.PasswordIterations, attempts: map[string]*attempts{}, checking: make(chan struct{}, 2)}
 	if a.issuer == "" {
 		a.issuer = "deckhand-cloud"
 	}

@@ -2,6 +2,7 @@ package auth_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -207,6 +208,14 @@ func TestGuessingPasswordsIsSlowedDown(t *testing.T) {
 	w.want(429, "POST", "/login_", "", good)
 	w.now = w.now.Add(61 * time.Minute)
 	w.want(200, "POST", "/login_", "", good)
+}
+
+func TestGuessingNamesIsSlowedDown(t *testing.T) {
+	w := start(t)
+	for i := range 100 {
+		w.want(401, "POST", "/login_", "", fmt.Sprintf(`{"username":"name%d","password":"guess"}`, i))
+	}
+	w.want(429, "POST", "/login_", "", `{"username":"name99","password":"guess"}`)
 }
 
 func TestKeysAndWhatTheyMayDo(t *testing.T) {

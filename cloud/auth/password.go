@@ -55,7 +55,9 @@ func checkPassword(stored, password string) bool {
 const (
 	attemptWindow = 2 * time.Hour
 	attemptLimit  = 10
-	attemptPause  = time.Hour
+	// clientLimit bounds what one address may try over all names.
+	clientLimit  = 100
+	attemptPause = time.Hour
 	// maxRemembered bounds the memory that made-up user names can take.
 	maxRemembered = 10_000
 )
@@ -76,8 +78,8 @@ func (e *TooManyAttempts) Error() string {
 // gives ErrUnauthenticated; the tenth within two hours from the same client
 // (an address) closes the name to that client for an hour: TooManyAttempts.
 func (a *Auth) Login(ctx context.Context, username, password, client string) (model.User, error) {
-	key := username + "\x00" + client
-	if wait := a.blocked(key); wait > 0 {
+	named, anyName := username+"\x00"+client, "\x00"+client
+	if wait := max(a.blocked(named), a.blocked(anyName)); wait > 0 {
 		return model.User{}, &TooManyAttempts{Wait: wait}
 	}
 	u, err := a.db.UserByName(ctx, username)
@@ -90,13 +92,22 @@ func (a *Auth) Login(ctx context.Context, username, password, client string) (mo
 		// which names exist.
 		stored = fmt.Sprintf("pbkdf2-sha256$%d$AAAA$AAAA", a.iterations)
 	}
-	if !checkPassword(stored, password) || err != nil {
-		a.failed(key)
+	// Checking is slow on purpose; guessers must not take all processors.
+	select {
+	case a.checking <- struct{}{}:
+	case <-ctx.Done():
+		return model.User{}, ctx.Err()
+	}
+	right := checkPassword(stored, password)
+	<-a.checking
+	if !right || err != nil {
+		a.failed(named, attemptLimit)
+		a.failed(anyName, clientLimit)
 		return model.User{}, ErrUnauthenticated
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	delete(a.attempts, key)
+	delete(a.attempts, named)
 	return u, nil
 }
 
@@ -109,7 +120,7 @@ func (a *Auth) blocked(key string) time.Duration {
 	return 0
 }
 
-func (a *Auth) failed(key string) {
+func (a *Auth) failed(key string, limit int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	now := a.db.Now()
@@ -120,7 +131,7 @@ func (a *Auth) failed(key string) {
 		a.attempts[key] = t
 	}
 	t.failed++
-	if t.failed >= attemptLimit {
+	if t.failed >= limit {
 		t.until = now.Add(attemptPause)
 		t.since, t.failed = t.until, 0
 	}

@@ -35,7 +35,7 @@ type serveCmd struct {
 	Engine         string        `default:"unix:///var/run/docker.sock" env:"DECKHAND_CLOUD_ENGINE,DOCKER_HOST" placeholder:"URL" help:"Docker engine that builds (${default})."`
 	TLSCert        string        `name:"tls-cert" env:"DECKHAND_CLOUD_TLS_CERT" type:"existingfile" placeholder:"FILE" help:"Certificate for both addresses, PEM."`
 	TLSKey         string        `name:"tls-key" env:"DECKHAND_CLOUD_TLS_KEY" type:"existingfile" placeholder:"FILE" help:"Its key, PEM."`
-	PollInterval   time.Duration `default:"10m" env:"DECKHAND_CLOUD_POLL_INTERVAL" placeholder:"DURATION" help:"How often devices ask for their target when nothing shorter holds (${default})."`
+	PollInterval   time.Duration `default:"10m" env:"DECKHAND_CLOUD_POLL_INTERVAL" placeholder:"DURATION" help:"How often devices ask for their target; they can be configured to ask less often (${default})."`
 	LogLevel       string        `default:"info" enum:"debug,info,warn,error" env:"DECKHAND_CLOUD_LOG_LEVEL" help:"Least important lines to log: ${enum} (${default})."`
 }
 
@@ -120,9 +120,21 @@ func (versionCmd) Run() error {
 	return err
 }
 
+// exitUsage is the code for a wrong command line.
+const exitUsage = 2
+
+// exit ends the process for kong, which has its own codes for a wrong command line.
+func exit(code int) {
+	if code != 0 {
+		code = exitUsage
+	}
+	os.Exit(code)
+}
+
 func main() {
 	var c cli
-	parsed := kong.Parse(&c, kong.Name("deckhand-cloud"), kong.Description("The companion cloud: fleets, releases and devices in one process."), kong.UsageOnError())
+	parsed := kong.Parse(&c, kong.Name("deckhand-cloud"), kong.Description("The companion cloud: fleets, releases and devices in one process."),
+		kong.ShortUsageOnError(), kong.Exit(exit))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// A second signal ends the process at once.
 	context.AfterFunc(ctx, stop)
