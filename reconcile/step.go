@@ -229,7 +229,10 @@ func (s Remove) Title() string {
 func (s Rename) Key() Key { return key("rename", s.App.UUID+"/"+s.Service, s.Container, s.Name) }
 
 // Title implements Step.
-func (s Rename) Title() string { return "rename " + s.App.label() + "/" + s.Service + " to " + s.Name }
+func (s Rename) Title() string {
+	_, _, commit, _ := state.ParseContainerName(s.Name)
+	return "rename " + s.App.label() + "/" + s.Service + " for release " + short(commit)
+}
 
 // Key implements Step.
 func (s Commit) Key() Key { return key("commit", s.App.UUID, s.Commit) }
@@ -278,10 +281,11 @@ func name(refs []string, or string) string {
 	return refs[0]
 }
 
-// people shortens the digest of an image reference.
+// people shortens an image reference: repositories of releases are random
+// numbers, and the digest alone names the image.
 func people(ref string) string {
 	if d := state.Digest(ref); d != "" {
-		return state.Repository(ref) + "@" + short(d)
+		return short(d)
 	}
 	return ref
 }

@@ -25,13 +25,17 @@ type slot struct {
 	lock *os.File
 }
 
-// claim takes the first free slot and clears what its last owner left.
-func claim(base string) (*slot, error) {
-	if base == "" {
-		base = filepath.Join(os.TempDir(), "deckhand-dockerd")
-	}
-	if len(base) > 60 { // a socket path holds 107 bytes
+// claim takes the first free slot and clears what its last owner left. The slot
+// keeps its files in dir, or in a folder of its own; its number is unique on the
+// machine all the same, because addresses and bridges go by it.
+func claim(dir string) (*slot, error) {
+	const longest = 60 // a socket path holds 107 bytes
+	base := filepath.Join(os.TempDir(), "deckhand-dockerd")
+	if len(base) > longest {
 		base = "/tmp/deckhand-dockerd"
+	}
+	if len(dir) > longest {
+		dir = ""
 	}
 	if err := os.MkdirAll(base, 0o711); err != nil {
 		return nil, err
@@ -46,6 +50,9 @@ func claim(base string) (*slot, error) {
 			continue
 		}
 		s := &slot{n: n, dir: filepath.Join(base, strconv.Itoa(n)), lock: lock}
+		if dir != "" {
+			s.dir = dir
+		}
 		if err := s.prepare(); err != nil {
 			lock.Close()
 			return nil, err
