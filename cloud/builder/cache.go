@@ -17,6 +17,7 @@ type cached struct {
 	hash string   // digest of the earlier image's manifest
 	ref  string   // under which it was pulled; "" when it was not
 	from []string // what the engine is told to look for steps in; empty: all it has
+	here bool     // the engine had it before
 }
 
 const (
@@ -72,9 +73,14 @@ func (j *job) pullCache(ctx context.Context) map[string]cached {
 
 func (j *job) pullOne(ctx context.Context, service string, c cached) cached {
 	repository := model.Repository(c.ref[:len(c.ref)-len("@"+c.hash)])
-	token, err := j.b.registryToken(j.user.subject, []string{repository}, "pull")
-	if err == nil {
-		err = j.b.engine.pull(ctx, c.ref, tokenAuth(token), j.target.platform, &transfer{}, nil)
+	c.here = j.b.engine.has(ctx, c.ref)
+	var err error
+	if !c.here {
+		var token string
+		token, err = j.b.registryToken(j.user.subject, []string{repository}, "pull")
+		if err == nil {
+			err = j.b.engine.pull(ctx, c.ref, tokenAuth(token), j.target.platform, &transfer{}, nil)
+		}
 	}
 	if err != nil {
 		j.log.Info().Err(err).Str("service", service).Msg("no cache image")
@@ -93,12 +99,13 @@ func (j *job) pullOne(ctx context.Context, service string, c cached) cached {
 	return c
 }
 
-// dropCache takes the names of the pulled images away again.
+// dropCache takes the names of the pulled images away again. Those that were
+// there before belong to somebody else, a device on the same engine perhaps.
 func (j *job) dropCache(cache map[string]cached) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	for _, name := range sortedKeys(cache) {
-		if cache[name].ref != "" {
+		if cache[name].ref != "" && !cache[name].here {
 			j.b.engine.untag(ctx, cache[name].ref)
 		}
 	}

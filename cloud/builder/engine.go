@@ -234,6 +234,12 @@ func (e *engine) imageIDs(ctx context.Context, labels ...string) []string {
 	return ids
 }
 
+// has reports whether the engine knows an image by this name.
+func (e *engine) has(ctx context.Context, ref string) bool {
+	_, err := e.api.ImageInspect(ctx, ref)
+	return err == nil
+}
+
 // untag removes one name of an image; the image goes with its last name.
 func (e *engine) untag(ctx context.Context, ref string) {
 	_, _ = e.api.ImageRemove(ctx, ref, image.RemoveOptions{})

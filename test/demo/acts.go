@@ -49,7 +49,7 @@ func startCloud(ctx context.Context, s *stage) error {
 	return s.deckctl(ctx, s.password, "login", s.api, "--user", s.user)
 }
 
-var loginLine = regexp.MustCompile(`(?i)\b(user|password)\b\W+(\S+)`)
+var loginLine = regexp.MustCompile(`(?i)^\s*(user|password):?\s+(\S+)\s*$`)
 
 // readLogin finds the one-time login in what the cloud prints, and goes on
 // reading so that the cloud never blocks.
@@ -184,6 +184,10 @@ func secondRelease(ctx context.Context, s *stage) error {
 
 func lookBack(ctx context.Context, s *stage) error {
 	title("What the owner sees")
+	say("(the device reports at most every ten seconds)")
+	if err := s.reported(ctx); err != nil {
+		return err
+	}
 	if err := s.showStatus(ctx); err != nil {
 		return err
 	}
@@ -191,6 +195,39 @@ func lookBack(ctx context.Context, s *stage) error {
 		return err
 	}
 	return s.deckctl(ctx, "", "device", "list")
+}
+
+// reported waits until the cloud has heard which release the device runs.
+func (s *stage) reported(ctx context.Context) error {
+	var last []byte
+	for deadline := time.Now().Add(40 * time.Second); time.Now().Before(deadline); {
+		devices, err := s.owner(ctx, "device", "list", "--json").Output()
+		if err != nil {
+			return fmt.Errorf("deckctl device list: %w", err)
+		}
+		releases, err := s.owner(ctx, "release", "list", "hello", "--json").Output()
+		if err != nil {
+			return fmt.Errorf("deckctl release list: %w", err)
+		}
+		var made []struct {
+			ID int64 `json:"id"`
+		}
+		var known []struct {
+			Running int64 `json:"runningRelease"`
+		}
+		if err := errors.Join(json.Unmarshal(releases, &made), json.Unmarshal(devices, &known)); err != nil {
+			return fmt.Errorf("read the lists of deckctl: %w", err)
+		}
+		if last = devices; len(made) > 0 && len(known) > 0 && known[0].Running == made[0].ID {
+			return nil
+		}
+		select {
+		case <-time.After(250 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return fmt.Errorf("the cloud does not hear of the new release:\n%s", last)
 }
 
 func (s *stage) showStatus(ctx context.Context) error {

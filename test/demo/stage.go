@@ -14,18 +14,21 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/image"
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/api/types/volume"
 	"github.com/docker/docker/client"
 
+	"deckhand/locks"
 	"deckhand/test/dockerd"
 )
 
 // stage is what the demo plays on, and what must be gone when it ends.
 type stage struct {
 	dir        string // .run/demo
+	lock       *locks.Lock
 	engineHost string
 	engine     *client.Client
 	private    func() // ends our own engine; nil: somebody else's is used
@@ -52,14 +55,18 @@ func openStage(ctx context.Context) (*stage, error) {
 	if err != nil {
 		return nil, err
 	}
+	lock, err := locks.Instance(dir + ".lock")
+	if err != nil {
+		return nil, fmt.Errorf("another demo runs here: %w", err)
+	}
 	title("An engine to run containers on")
 	if err := clearLeftovers(ctx, dir); err != nil {
-		return nil, err
+		return nil, errors.Join(err, lock.Release())
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	s := &stage{dir: dir}
+	s := &stage{dir: dir, lock: lock}
 	if err := s.findEngine(ctx); err != nil {
 		return nil, err
 	}
@@ -178,7 +185,7 @@ func (s *stage) close() error {
 	} else if s.engine != nil {
 		err = restore(ctx, s.engine, s.before)
 	}
-	return errors.Join(err, os.RemoveAll(s.dir))
+	return errors.Join(err, os.RemoveAll(s.dir), s.lock.Release())
 }
 
 func takeInventory(ctx context.Context, c *client.Client) (inventory, error) {
@@ -230,13 +237,26 @@ func restore(ctx context.Context, c *client.Client, before inventory) error {
 	for _, name := range added(before.Volumes, now.Volumes) {
 		problems = append(problems, c.VolumeRemove(ctx, name, true))
 	}
-	for _, id := range added(before.Images, now.Images) {
-		// A parent goes together with the last image made from it.
-		if _, err := c.ImageRemove(ctx, id, image.RemoveOptions{Force: true, PruneChildren: true}); err != nil && !client.IsErrNotFound(err) {
-			problems = append(problems, err)
+	return errors.Join(append(problems, removeImages(ctx, c, added(before.Images, now.Images)))...)
+}
+
+// removeImages goes over the list until nothing more can be removed: a parent
+// goes after the last image made from it.
+func removeImages(ctx context.Context, c *client.Client, ids []string) error {
+	for {
+		var left []string
+		var problems []error
+		for _, id := range ids {
+			_, err := c.ImageRemove(ctx, id, image.RemoveOptions{Force: true, PruneChildren: true})
+			if err != nil && !errdefs.IsNotFound(err) {
+				left, problems = append(left, id), append(problems, err)
+			}
 		}
+		if len(left) == 0 || len(left) == len(ids) {
+			return errors.Join(problems...)
+		}
+		ids = left
 	}
-	return errors.Join(problems...)
 }
 
 func added(before, now []string) []string {
