@@ -163,9 +163,15 @@ func (c *Cloud) login(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m := oneTimeLogin.FindStringSubmatch(c.Log.String())
-	if m == nil {
-		return fmt.Errorf("log in to the cloud: its log shows no one-time login:\n%s", c.Log)
+	var m []string
+	err = Until(ctx, func(context.Context) error { // what it printed comes through a pipe
+		if m = oneTimeLogin.FindStringSubmatch(c.Log.String()); m == nil {
+			return fmt.Errorf("its log shows no one-time login:\n%s", c.Log)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("log in to the cloud: %w", err)
 	}
 	c.User, c.Password = m[1], m[2]
 	token, err := anybody.Login(ctx, c.User, c.Password)
