@@ -108,8 +108,7 @@ size: ## the device's binary for arm against its budget
 
 bench: ## times and sizes beside the raw engine's, as a table
 	@scripts/setup-engine.sh
-	@$(MAKE) build
-	@$(GO) run ./test/bench
+	@$(GO) test -tags bench -count=1 -timeout 40m -v -run '^TestBench$$' ./test/bench
 
 lint: ## golangci-lint with the layers of the architecture
 	$(call say,lint)

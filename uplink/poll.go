@@ -193,9 +193,10 @@ func (p *Poller) poll(ctx context.Context, due time.Time) (wait time.Duration, r
 		return p.failed(err, trigger, due)
 	}
 	p.failures = 0
-	if patience > 0 {
-		took := time.Since(started)
-		p.holds = answer.Held && (changed || took >= min(shortHold, patience/2))
+	if patience > 0 && !changed {
+		// News come at once from any cloud; only waiting for none shows which
+		// kind it is.
+		p.holds = answer.Held && time.Since(started) >= min(shortHold, patience/2)
 	}
 	wait = p.pause()
 	if p.holds && p.etag != "" {

@@ -292,6 +292,23 @@ func TestACloudThatDoesNotHold(t *testing.T) {
 	}
 }
 
+// The target changes while nothing holds: the answer comes at once and says
+// nothing about whether the cloud would have waited.
+func TestNewsAtOnceDoNotEndHolding(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{answer: func(n int, _ string, wait time.Duration) (Answer, time.Duration, error) {
+			if n <= 3 {
+				return Answer{Modified: true, Body: fmt.Appendf(nil, `{"n":%d}`, n), ETag: fmt.Sprint(n)}, 0, nil
+			}
+			return Answer{ETag: "3", Held: true}, wait, nil
+		}}
+		got := play(t, s, PollConfig{Wait: 50 * time.Second}, 5*time.Minute, nil)
+		if s.calls < 8 {
+			t.Errorf("%d requests in five minutes, want one held after the other:\n%q", s.calls, got)
+		}
+	})
+}
+
 func TestAChangedIntervalCountsAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &script{answer: func(int, string, time.Duration) (Answer, time.Duration, error) { return unchanged, 0, nil }}
