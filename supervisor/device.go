@@ -165,6 +165,8 @@ func (d *device) before(s reconcile.Step) error {
 	case reconcile.Stop:
 		d.halted[s.Container] = true
 		return d.store.Halted.Put(s.Container)
+	case reconcile.RemoveImage, reconcile.CreateNetwork, reconcile.RemoveNetwork, reconcile.CreateVolume,
+		reconcile.Start, reconcile.Await, reconcile.Remove, reconcile.Rename, reconcile.Commit:
 	}
 	return nil
 }
@@ -184,6 +186,8 @@ func (d *device) after(s reconcile.Step) error {
 	case reconcile.Remove:
 		delete(d.halted, s.Container)
 		return d.store.Halted.Remove(s.Container)
+	case reconcile.Fetch, reconcile.CreateNetwork, reconcile.RemoveNetwork, reconcile.CreateVolume,
+		reconcile.Create, reconcile.Await, reconcile.Stop, reconcile.Rename, reconcile.Commit:
 	}
 	return nil
 }

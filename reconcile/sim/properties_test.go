@@ -91,26 +91,28 @@ func TestConverges(t *testing.T) {
 // checkEnd asserts on the device itself, not on the planner's opinion of it.
 func checkEnd(t *rapid.T, w state.World, want state.Target) {
 	for uuid, a := range want.Apps {
-		if a.Rejected != "" {
-			continue
-		}
-		now := w.Apps[uuid]
-		if a.Commit != "" && now.Commit != a.Commit {
-			t.Fatalf("%s is at %q, not at %q", uuid, now.Commit, a.Commit)
-		}
-		if len(now.Containers) != len(a.Services) || len(now.Networks) != len(a.Networks) {
-			t.Fatalf("%s has %d containers for %d services, %d networks for %d", uuid, len(now.Containers), len(a.Services), len(now.Networks), len(a.Networks))
-		}
-		for _, c := range now.Containers {
-			s := a.Services[c.Service]
-			if c.Hash != s.Hash || c.Commit != a.Commit || (!s.Running && c.Up()) || (s.Running && c.Phase == state.Created) {
-				t.Fatalf("%s/%s ended as %+v", uuid, c.Service, c)
-			}
+		if a.Rejected == "" {
+			checkApp(t, w.Apps[uuid], a)
 		}
 	}
 	for uuid, now := range w.Apps {
 		if _, wanted := want.Apps[uuid]; !wanted && len(now.Containers)+len(now.Networks) > 0 {
 			t.Fatalf("%s was not removed: %+v", uuid, now)
+		}
+	}
+}
+
+func checkApp(t *rapid.T, now state.AppNow, a state.App) {
+	if now.Commit != a.Commit {
+		t.Fatalf("%s is at %q, not at %q", a.UUID, now.Commit, a.Commit)
+	}
+	if len(now.Containers) != len(a.Services) || len(now.Networks) != len(a.Networks) {
+		t.Fatalf("%s has %d containers for %d services, %d networks for %d", a.UUID, len(now.Containers), len(a.Services), len(now.Networks), len(a.Networks))
+	}
+	for _, c := range now.Containers {
+		s := a.Services[c.Service]
+		if c.Hash != s.Hash || c.Commit != a.Commit || (!s.Running && c.Up()) || (s.Running && c.Phase == state.Created) {
+			t.Fatalf("%s/%s ended as %+v", a.UUID, c.Service, c)
 		}
 	}
 }
@@ -131,14 +133,23 @@ func TestNothingStopsBeforeTheReleaseIsHere(t *testing.T) {
 			if a.Services[s.Service].Strategy == "kill-then-download" {
 				continue
 			}
-			for _, x := range p.Nodes {
-				f, isFetch := x.Step.(reconcile.Fetch)
-				for name, other := range a.Services {
-					if isFetch && other.Image == f.Image && other.Strategy != "kill-then-download" {
-						t.Fatalf("%q is ready while %s still needs %s\n%s", n.Key, name, f.Image, p)
-					}
-				}
+			if missing := missingImage(p, a); missing != "" {
+				t.Fatalf("%q is ready while %s is missing\n%s", n.Key, missing, p)
 			}
 		}
 	})
+}
+
+// missingImage is an image that the plan still fetches for a service which does
+// not ask to be stopped first.
+func missingImage(p reconcile.Plan, a state.App) string {
+	for _, x := range p.Nodes {
+		f, isFetch := x.Step.(reconcile.Fetch)
+		for _, s := range a.Services {
+			if isFetch && s.Image == f.Image && s.Strategy != "kill-then-download" {
+				return s.Image
+			}
+		}
+	}
+	return ""
 }

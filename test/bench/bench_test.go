@@ -71,6 +71,7 @@ func (b *bench) ourInstall(t *testing.T, n int) time.Duration {
 	c.offer(t, 0, "", "", "")
 	d := b.start(t, c)
 	d.settled(t, "")
+	c.listening(t)
 	events := b.watch(t)
 	began := c.offer(t, n, "c1", "bench:1", "info")
 	took := events.last(t, "start", n).Sub(began)
@@ -82,6 +83,7 @@ func (b *bench) ourInstall(t *testing.T, n int) time.Duration {
 
 // clear removes the app through the supervisor and stops it.
 func (b *bench) clear(t *testing.T, c *cloud, d *device) {
+	c.listening(t)
 	c.offer(t, 0, "", "", "")
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); <-time.After(20 * time.Millisecond) {
 		if v, err := d.ask.Status(t.Context()); err == nil && v.State == "settled" && len(v.Apps) == 1 && len(v.Apps[0].Services) == 0 {
@@ -99,6 +101,7 @@ func (b *bench) update(t *testing.T, n int) {
 	d.settled(t, "c1")
 	var total, settled, down []time.Duration
 	for i := range 3 {
+		c.listening(t)
 		events := b.watch(t)
 		commit := fmt.Sprintf("u%d", i)
 		began := c.offer(t, n, commit, []string{"bench:2", "bench:1"}[i%2], "info")

@@ -30,6 +30,7 @@ type cloud struct {
 	etag    string
 	changed chan struct{}
 	reports int
+	held    int // requests that wait for a change
 }
 
 func newCloud(t *testing.T) *cloud {
@@ -54,6 +55,8 @@ func (c *cloud) state(w http.ResponseWriter, r *http.Request) {
 	c.mu.Unlock()
 	if r.Header.Get("If-None-Match") == etag {
 		w.Header().Set("Preference-Applied", "wait")
+		c.hold(1)
+		defer c.hold(-1)
 		select {
 		case <-changed:
 		case <-r.Context().Done():
@@ -68,6 +71,26 @@ func (c *cloud) state(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("ETag", etag)
 	_, _ = w.Write(body)
+}
+
+func (c *cloud) hold(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.held += n
+}
+
+// listening waits until the device waits for news.
+func (c *cloud) listening(t *testing.T) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); <-time.After(10 * time.Millisecond) {
+		c.mu.Lock()
+		held := c.held
+		c.mu.Unlock()
+		if held > 0 {
+			return
+		}
+	}
+	t.Fatal("the device does not listen")
 }
 
 // offer puts a target of n services in force and returns when it did.

@@ -133,8 +133,10 @@ func (s *stage) watchDowntime() (*downtimes, error) {
 			select {
 			case m := <-messages:
 				d.seen = append(d.seen, m)
-			case <-failed:
-				return
+			case err := <-failed: // the end of ctx, or of the engine: both end the recording
+				if err != nil {
+					return
+				}
 			}
 		}
 	}()

@@ -37,7 +37,6 @@ type stage struct {
 	processes      []*exec.Cmd
 	api, registry  string // addresses
 	user, password string
-	device         string // UUID
 	supervisor     *follower
 }
 
