@@ -20,6 +20,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hashicorp/go-retryablehttp"
+
 	"deckhand/state"
 )
 
@@ -37,6 +39,7 @@ type Client struct {
 	api, builder *url.URL
 	token, agent string
 	http         *http.Client
+	reads        *retryablehttp.Client // questions may be asked again, orders may not
 }
 
 // New checks the addresses; it makes no call.
@@ -57,7 +60,18 @@ func New(cfg Config) (*Client, error) {
 	if c.agent == "" {
 		c.agent = "deckhand-client"
 	}
+	c.reads = reads(c.http)
 	return c, nil
+}
+
+// reads asks again when a connection breaks or the cloud is busy or restarting;
+// Retry-After is honoured. The last answer is passed on as it is.
+func reads(h *http.Client) *retryablehttp.Client {
+	r := retryablehttp.NewClient()
+	r.HTTPClient, r.Logger = h, nil
+	r.RetryMax, r.RetryWaitMin, r.RetryWaitMax = 3, 300*time.Millisecond, 5*time.Second
+	r.ErrorHandler = retryablehttp.PassthroughErrorHandler
+	return r
 }
 
 func baseURL(text string) (*url.URL, error) {
@@ -158,7 +172,7 @@ func (c *Client) do(req *http.Request) (*http.Response, error) {
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
-	resp, err := c.http.Do(req)
+	resp, err := c.ask(req)
 	if err != nil {
 		return nil, classify(err)
 	}
@@ -168,6 +182,18 @@ func (c *Client) do(req *http.Request) (*http.Response, error) {
 	defer resp.Body.Close()
 	data, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
 	return nil, statusError(resp.StatusCode, data)
+}
+
+// ask sends a request; one that only reads is sent again if it fails.
+func (c *Client) ask(req *http.Request) (*http.Response, error) {
+	if req.Method != http.MethodGet {
+		return c.http.Do(req)
+	}
+	again, err := retryablehttp.FromRequest(req)
+	if err != nil {
+		return nil, err
+	}
+	return c.reads.Do(again)
 }
 
 func statusError(code int, body []byte) error {

@@ -170,3 +170,28 @@ func TestFollowedLogsSkipHeartbeats(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// A cloud that is restarting answers 503 for a moment: a question is asked
+// again, an order is given once.
+func TestQuestionsAreRepeatedOrdersAreNot(t *testing.T) {
+	calls := map[string]int{}
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		calls[r.Method]++
+		if calls[r.Method] == 1 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = w.Write([]byte(`{"d":[]}`))
+	}))
+	defer srv.Close()
+	c, err := New(Config{URL: srv.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Fleets(t.Context()); err != nil || calls[http.MethodGet] < 2 {
+		t.Errorf("list: %v after %d requests, want success at the second try", err, calls[http.MethodGet])
+	}
+	if _, err := c.CreateFleet(t.Context(), "x", "generic-amd64"); err == nil || calls[http.MethodPost] > 1 {
+		t.Errorf("create: %v after %d requests, want the failure of one", err, calls[http.MethodPost])
+	}
+}
