@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -54,6 +55,7 @@ func (b *bench) start(t *testing.T, c *cloud) *device {
 	d.cmd = exec.Command(b.binary, "run", "--config", path, "--data-dir", dir, "--run-dir", filepath.Join(dir, "run"),
 		"--engine", b.engine.Host, "--listen", "127.0.0.1:0")
 	d.cmd.Stdout, d.cmd.Stderr = log, log
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // it never outlives a benchmark that is killed
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
