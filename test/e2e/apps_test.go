@@ -31,14 +31,14 @@ func TestTwoApps(t *testing.T) {
 	s.appAt(two, two.commit, "")
 	first, second, side := s.idOf(one, "main"), s.idOf(two, "main"), s.idOf(two, "side")
 
-	// A volume of another app's making is nothing a device can have: refused.
-	// The other app moves on in the same document.
+	// A part of a volume cannot be mounted on the oldest engines: refused. The
+	// other app moves on in the same document.
 	next := app("1", "c", map[string]any{"main": runsImage("hello:2")})
 	bad := app("2", "d", map[string]any{"main": with(runsImage("hello:2"), "composition", map[string]any{
-		"volumes": []any{map[string]any{"type": "image", "source": "hello:1", "target": "/x"}}})})
+		"volumes": []any{map[string]any{"type": "volume", "source": "v", "target": "/v", "volume": map[string]any{"subpath": "x"}}}})})
 	p.offer(next, bad)
 	s.appAt(next, next.commit, "")
-	s.appAt(two, two.commit, "image")
+	s.appAt(two, two.commit, "subpath")
 	if s.idOf(next, "main") == first {
 		t.Error("the first app was not updated")
 	}

@@ -155,7 +155,6 @@ func TestCloudUnreachableAtStart(t *testing.T) {
 	s.must(s.cloud.Start(ctx))
 	up = true
 	next := s.push(fleet, shop, marks("1", "1", "2"))
-	s.must(s.unit.Poke(ctx)) // it would ask again by itself, in its own time
 	s.settles(next)
 	s.same(before["web"], s.service("web"))
 }

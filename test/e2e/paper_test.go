@@ -45,7 +45,10 @@ func (s *scene) paperCloud() *paper {
 		p.reports = append(p.reports, b)
 	})
 	server := httptest.NewServer(mux)
-	s.Cleanup(server.Close)
+	s.Cleanup(func() {
+		server.CloseClientConnections() // a held question would hold up the end
+		server.Close()
+	})
 	p.url = server.URL
 	return p
 }

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -163,23 +162,6 @@ func (d *Device) Settled(ctx context.Context, commit string) error {
 		}
 		return nil
 	})
-}
-
-// Poke asks the supervisor to look for a new target now.
-func (d *Device) Poke(ctx context.Context) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+d.Listen+"/v1/update", nil)
-	if err != nil {
-		return err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return fmt.Errorf("ask for an update: %w", err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode >= http.StatusBadRequest {
-		return fmt.Errorf("ask for an update: %s", resp.Status)
-	}
-	return nil
 }
 
 // Describe writes a status in one line.

@@ -14,10 +14,14 @@ const pace = 30 * time.Millisecond
 func Until(ctx context.Context, condition func(context.Context) error) error {
 	tick := time.NewTicker(pace)
 	defer tick.Stop()
+	var missing error
 	for {
-		missing := condition(ctx)
-		if missing == nil {
+		now := condition(ctx)
+		if now == nil {
 			return nil
+		}
+		if missing == nil || ctx.Err() == nil { // else it says only that time is up
+			missing = now
 		}
 		select {
 		case <-ctx.Done():
