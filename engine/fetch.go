@@ -33,7 +33,8 @@ func (d doing) fetch(ctx context.Context, s reconcile.Fetch, progress Progress) 
 	if state.Digest(s.Image) == "" {
 		return nil
 	}
-	if err := d.ImageTag(ctx, id, state.Repository(s.Image)+":latest"); err != nil {
+	// The image is here: being cancelled now must not leave it without a tag.
+	if err := d.ImageTag(context.WithoutCancel(ctx), id, state.Repository(s.Image)+":latest"); err != nil {
 		return d.fail(what, err)
 	}
 	return nil

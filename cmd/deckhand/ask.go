@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -106,18 +105,18 @@ func statusCommand(fs *flag.FlagSet) func(context.Context, []string) error {
 	s.place(fs)
 	format := fs.String("o", "text", "output `format`: text or json")
 	return func(ctx context.Context, _ []string) error {
+		if *format != "text" && *format != "json" {
+			return usageError{fmt.Errorf("-o %s: use text or json", *format)}
+		}
 		v, err := supervisor.Ask{DataDir: s.dataDir}.Status(ctx)
 		if err != nil {
 			return err
 		}
-		switch *format {
-		case "text":
+		if *format == "text" {
 			return printStatus(os.Stdout, v)
-		case "json":
-			enc := json.NewEncoder(os.Stdout)
-			enc.SetIndent("", "  ")
-			return enc.Encode(v)
 		}
-		return usageError{errors.New("-o: use text or json")}
+		enc := json.NewEncoder(os.Stdout)
+		enc.SetIndent("", "  ")
+		return enc.Encode(v)
 	}
 }

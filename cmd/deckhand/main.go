@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"runtime"
 	"slices"
+	"strings"
 	"syscall"
 
 	"deckhand/state"
@@ -100,7 +101,7 @@ func (c command) run(ctx context.Context, args []string, stderr io.Writer) int {
 		return exitUsage
 	}
 	if err := do(ctx, rest); err != nil {
-		fmt.Fprintf(stderr, "deckhand: %v\n", err)
+		fmt.Fprintf(stderr, "deckhand: %s\n", sentence(err))
 		if e, ok := errors.AsType[usageError](err); ok && e.error != nil {
 			return exitUsage
 		}
@@ -137,7 +138,11 @@ func versionCommand(*flag.FlagSet) func(context.Context, []string) error {
 	}
 }
 
-// invalid is an error about something the user gave.
-func invalid(format string, a ...any) error {
-	return state.Classify(state.ClassInvalid, fmt.Errorf(format, a...))
+// sentence is an error as people read it: classes are for programs.
+func sentence(err error) string {
+	text := err.Error()
+	if e, ok := errors.AsType[*state.Error](err); ok {
+		text = strings.Replace(text, e.Error(), e.Err.Error(), 1)
+	}
+	return text
 }

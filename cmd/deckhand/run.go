@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"flag"
+	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -17,16 +19,20 @@ func runCommand(fs *flag.FlagSet) func(context.Context, []string) error {
 	s.container(fs)
 	fs.StringVar(&s.config, "config", "/mnt/boot/config.json", "balena's config.json `file`")
 	fs.StringVar(&s.runDir, "run-dir", "/tmp/balena-supervisor", "`folder` for locks and breadcrumbs, as the host sees it")
-	fs.StringVar(&s.listen, "listen", "", "`address` of the local API (default: every interface, at listenPort of config.json)")
+	fs.StringVar(&s.listen, "listen", "", "`address` of the local API (default: listenPort of config.json, on every interface if a cloud is configured, else on loopback)")
 	root := fs.String("host-root", "/", "`folder` where the host's root is mounted")
 	level := fs.String("log-level", "info", "least `level` that is logged: debug, info, warn, error")
 	return func(ctx context.Context, _ []string) error {
 		l, err := zerolog.ParseLevel(*level)
 		if err != nil {
-			return usageError{invalid("--log-level %q: use debug, info, warn or error", *level)}
+			return usageError{fmt.Errorf("--log-level %q: use debug, info, warn or error", *level)}
+		}
+		runDir, err := filepath.Abs(s.runDir) // the engine binds it into containers
+		if err != nil {
+			return err
 		}
 		return supervisor.Run(ctx, supervisor.Config{
-			ConfigFile: s.config, Engine: engineHost(s.engine), DataDir: s.dataDir, RunDir: s.runDir,
+			ConfigFile: s.config, Engine: engineHost(s.engine), DataDir: s.dataDir, RunDir: runDir,
 			Listen: s.listen, HostRoot: *root, Log: logger(l),
 		})
 	}

@@ -52,6 +52,8 @@ func cloudLine(c *supervisor.Cloud) string {
 	switch {
 	case c == nil:
 		return "none configured"
+	case c.Endpoint == "":
+		return "not known: " + c.Problem
 	case !c.Provisioned:
 		return c.Endpoint + ", not registered yet " + reason(c.Problem)
 	case c.Problem != "":

@@ -22,10 +22,16 @@ var DefaultLimits = Limits{Work: 4, Download: 3}
 // container that takes its time, and the processor is free.
 const slow = 2 * time.Second
 
+// lateDownload is how long a download may go on that the target in force no
+// longer needs: as a rule its image has just shown up, and it is about to end.
+const lateDownload = 10 * time.Second
+
 // flight is a running step.
 type flight struct {
 	node      reconcile.Node
+	goal      int // the target it was started for, counted
 	since     time.Time
+	stale     time.Time // since when no plan asks for it; zero: one does
 	cancelled bool
 }
 
@@ -34,7 +40,7 @@ type flight struct {
 // A running step that today's plan would not start is stale. It is cancelled if
 // that does no harm; otherwise nothing that shares a resource with it starts
 // before it ends.
-func choose(p reconcile.Plan, running map[reconcile.Key]flight, l Limits, now time.Time) (start []reconcile.Node, cancel []reconcile.Key) {
+func choose(p reconcile.Plan, running map[reconcile.Key]flight, goal int, l Limits, now time.Time) (start []reconcile.Node, cancel []reconcile.Key) {
 	ready := p.Ready()
 	fresh := map[reconcile.Key]bool{}
 	for _, n := range ready {
@@ -51,7 +57,7 @@ func choose(p reconcile.Plan, running map[reconcile.Key]flight, l Limits, now ti
 		}
 		switch {
 		case fresh[k]:
-		case t.Interruptible:
+		case t.Interruptible && !f.ending(goal, now):
 			cancel = append(cancel, k)
 		default:
 			for _, r := range t.Uses {
@@ -73,6 +79,11 @@ func choose(p reconcile.Plan, running map[reconcile.Key]flight, l Limits, now ti
 		start = append(start, n)
 	}
 	return start, cancel
+}
+
+// ending reports whether a stale step is left to end by itself.
+func (f flight) ending(goal int, now time.Time) bool {
+	return f.node.Step.Traits().Lane == reconcile.Download && f.goal == goal && (f.stale.IsZero() || now.Sub(f.stale) < lateDownload)
 }
 
 func (l Limits) of(lane reconcile.Lane) int {

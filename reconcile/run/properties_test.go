@@ -22,6 +22,7 @@ type device struct {
 	world   state.World
 	want    state.Target
 	running map[reconcile.Key]flight
+	goal    int
 	crashes bool
 }
 
@@ -35,12 +36,12 @@ func (d *device) tick() bool {
 	if p.Steps() == 0 && len(d.running) == 0 {
 		return true
 	}
-	start, cancel := choose(p, d.running, DefaultLimits, time.Time{})
+	start, cancel := choose(p, d.running, d.goal, DefaultLimits, time.Time{})
 	for _, k := range cancel {
 		delete(d.running, k)
 	}
 	for _, n := range start {
-		d.running[n.Key] = flight{node: n}
+		d.running[n.Key] = flight{node: n, goal: d.goal}
 	}
 	if len(d.running) == 0 && p.Steps() == 0 {
 		return true
@@ -115,11 +116,11 @@ func TestAnyInterleaving(t *testing.T) {
 		for range rapid.IntRange(0, 40).Draw(t, "until the second") {
 			d.tick()
 		}
-		d.want = simtest.Target(t, "second")
+		d.want, d.goal = simtest.Target(t, "second"), 1
 		for range rapid.IntRange(0, 10).Draw(t, "until the third") {
 			d.tick()
 		}
-		d.want = simtest.Target(t, "third")
+		d.want, d.goal = simtest.Target(t, "third"), 2
 		if err := d.settle(400); err != nil {
 			p, _ := reconcile.Make(d.world, d.want, reconcile.Facts{})
 			t.Fatalf("%v\n%s", err, p)
@@ -135,7 +136,7 @@ func TestAnyCrash(t *testing.T) {
 		for range rapid.IntRange(0, 40).Draw(t, "until the second") {
 			d.tick()
 		}
-		d.want = simtest.Target(t, "second")
+		d.want, d.goal = simtest.Target(t, "second"), 1
 		for range 30 {
 			d.tick()
 		}

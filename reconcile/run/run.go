@@ -83,6 +83,7 @@ type Runner struct {
 	mu       sync.Mutex
 	target   state.Target
 	hasGoal  bool
+	goal     int // counts targets
 	status   Status
 	progress map[reconcile.Key][2]int64
 	failures map[reconcile.Key]state.Failure
@@ -120,6 +121,7 @@ func New(cfg Config) *Runner {
 func (r *Runner) SetTarget(t state.Target) {
 	r.mu.Lock()
 	r.target, r.hasGoal = t, true
+	r.goal++
 	r.mu.Unlock()
 	r.Retry()
 }
@@ -194,7 +196,7 @@ func (r *Runner) pass(ctx context.Context, wg *sync.WaitGroup) time.Time {
 	}
 	r.blinks = 0
 	r.mu.Lock()
-	target, hasGoal := r.target, r.hasGoal
+	target, hasGoal, goal := r.target, r.hasGoal, r.goal
 	facts := reconcile.Facts{Now: now, Failures: maps.Clone(r.failures)}
 	r.mu.Unlock()
 	var plan reconcile.Plan
@@ -209,12 +211,13 @@ func (r *Runner) pass(ctx context.Context, wg *sync.WaitGroup) time.Time {
 		return now
 	}
 	r.forget(plan)
-	start, cancel := choose(plan, r.flights, r.cfg.Limits, now)
+	r.age(plan, now)
+	start, cancel := choose(plan, r.flights, goal, r.cfg.Limits, now)
 	for _, k := range cancel {
 		r.cancel(k)
 	}
 	for _, n := range start {
-		r.launch(ctx, wg, n, now)
+		r.launch(ctx, wg, flight{node: n, goal: goal, since: now})
 	}
 	r.publish(func(s *Status) {
 		*s = Status{
@@ -268,6 +271,23 @@ func (r *Runner) forget(p reconcile.Plan) {
 	}
 }
 
+// age notes since when a running step is no longer asked for.
+func (r *Runner) age(p reconcile.Plan, now time.Time) {
+	ready := map[reconcile.Key]bool{}
+	for _, n := range p.Ready() {
+		ready[n.Key] = true
+	}
+	for k, f := range r.flights {
+		switch {
+		case ready[k]:
+			f.stale = time.Time{}
+		case f.stale.IsZero():
+			f.stale = now
+		}
+		r.flights[k] = f
+	}
+}
+
 // due is when time alone makes another pass worth while.
 func (r *Runner) due(p reconcile.Plan, now time.Time) time.Time {
 	var next time.Time
@@ -282,6 +302,9 @@ func (r *Runner) due(p reconcile.Plan, now time.Time) time.Time {
 	for _, f := range r.flights {
 		if t := f.since.Add(slow); t.After(now) {
 			sooner(t)
+		}
+		if !f.stale.IsZero() && !f.cancelled && f.node.Step.Traits().Lane == reconcile.Download {
+			sooner(f.stale.Add(lateDownload))
 		}
 	}
 	return next
@@ -335,16 +358,17 @@ func (r *Runner) landMore() {
 	}
 }
 
-func (r *Runner) launch(ctx context.Context, wg *sync.WaitGroup, n reconcile.Node, now time.Time) {
+func (r *Runner) launch(ctx context.Context, wg *sync.WaitGroup, f flight) {
+	n := f.node
 	// Only what can be interrupted ends with the process's context: the rest
 	// is short and leaves the device tidy.
 	sctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	r.flights[n.Key] = flight{node: n, since: now}
+	r.flights[n.Key] = f
 	r.mu.Lock()
 	r.cancels[n.Key] = cancel
 	r.mu.Unlock()
 	r.cfg.Log.Info().Str("step", n.Title()).Str("why", n.Why.String()).Msg("start")
-	r.cfg.Event(Event{Node: n, At: now})
+	r.cfg.Event(Event{Node: n, At: f.since})
 	wg.Go(func() {
 		err := r.cfg.Device.Do(sctx, n.Step, func(done, total int64) { r.note(n.Key, done, total) })
 		r.done <- result{n.Key, err}
@@ -382,7 +406,7 @@ func (r *Runner) land(x result) {
 		r.fail(f.node, x.err, now)
 	default:
 		r.ended[x.key] = true // an earlier failure is forgotten when the effect shows
-		r.cfg.Log.Info().Str("step", f.node.Title()).Dur("took", e.Took).Msg("done")
+		r.cfg.Log.Info().Str("step", f.node.Title()).Int64("took_ms", e.Took.Milliseconds()).Msg("done")
 	}
 	r.cfg.Event(e)
 }

@@ -13,18 +13,18 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// rawInstall makes and starts n containers with bare engine calls, k side by
-// side, and returns how long it took until the last one started.
+// rawInstall makes a network and n containers and starts them with bare engine
+// calls, k side by side, and returns how long it took until the last one started.
 func (b *bench) rawInstall(t *testing.T, n, k int) time.Duration {
 	t.Helper()
 	ctx := t.Context()
 	name := b.unique("raw")
+	events := b.watch(t)
+	began := time.Now()
 	net, err := b.engine.Client.NetworkCreate(ctx, name, network.CreateOptions{Driver: "bridge"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	events := b.watch(t)
-	began := time.Now()
 	var g errgroup.Group
 	g.SetLimit(k)
 	for i := range n {

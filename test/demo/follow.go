@@ -29,7 +29,7 @@ type line struct {
 	Step    string  `json:"step"`
 	Why     string  `json:"why"`
 	Class   string  `json:"class"`
-	Took    float64 `json:"took"` // milliseconds
+	Took    float64 `json:"took_ms"`
 	Error   string  `json:"error"`
 	Level   string  `json:"level"`
 }
