@@ -15,6 +15,8 @@ import (
 
 	"github.com/docker/docker/api/types/events"
 	"github.com/docker/docker/api/types/filters"
+
+	"deckhand/supervisor"
 )
 
 // follower reads what the supervisor logs: one JSON object a line.
@@ -74,8 +76,9 @@ func (s *stage) supervise() (*follower, error) {
 // until prints steps as they end, up to the first done step of a kind.
 func (f *follower) until(ctx context.Context, s *stage, kind string) error {
 	timeout := time.After(3 * time.Minute)
-	progress := time.NewTicker(500 * time.Millisecond)
+	progress := time.NewTicker(200 * time.Millisecond)
 	defer progress.Stop()
+	shown := map[string]int{}
 	for {
 		select {
 		case l, open := <-f.lines:
@@ -86,10 +89,28 @@ func (f *follower) until(ctx context.Context, s *stage, kind string) error {
 			if l.Message == "done" && strings.HasPrefix(l.Step, kind+" ") {
 				return nil
 			}
+		case <-progress.C:
+			f.downloads(ctx, s, shown)
 		case <-timeout:
 			return fmt.Errorf("the device did not get there in time:\n%s", tail(s.path("device.log")))
 		case <-ctx.Done():
 			return ctx.Err()
+		}
+	}
+}
+
+// downloads prints how far each download is, when that has changed.
+func (f *follower) downloads(ctx context.Context, s *stage, shown map[string]int) {
+	v, err := supervisor.Ask{DataDir: s.path("device")}.Status(ctx)
+	if err != nil {
+		return // it is just starting
+	}
+	for _, a := range v.Apps {
+		for _, x := range a.Services {
+			if x.Progress != nil && *x.Progress != shown[x.Name] {
+				shown[x.Name] = *x.Progress
+				say("%6.2fs    %s: %d%% downloaded", time.Since(f.first).Seconds(), x.Name, *x.Progress)
+			}
 		}
 	}
 }
