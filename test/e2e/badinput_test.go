@@ -194,7 +194,7 @@ func badRegistry() http.Handler {
 			_, _ = w.Write([]byte("\x00\x01{\"schemaVersion\": [[["))
 		case "digest": // a good manifest, of another image
 			w.Header().Set("Content-Type", manifest)
-			_, _ = fmt.Fprintf(w, `{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":"x","size":2,"digest":"sha256:%s"},"layers":[]}`, manifest, strings.Repeat("1", 64))
+			_, _ = fmt.Fprintf(w, `{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":"application/vnd.docker.container.image.v1+json","size":2,"digest":"sha256:%s"},"layers":[]}`, manifest, strings.Repeat("1", 64))
 		case "secret":
 			w.WriteHeader(http.StatusUnauthorized)
 		case "broken":

@@ -112,15 +112,10 @@ func TestSigtermLeavesContainers(t *testing.T) {
 	if code := s.unit.Process().ExitCode(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
-	now := s.services()
-	for name := range before {
-		s.same(before[name], now[name])
-	}
+	s.untouched(before)
 	s.boot()
 	s.settles(r)
-	for name, c := range s.services() {
-		s.same(before[name], c)
-	}
+	s.untouched(before)
 }
 
 // SIGTERM in the middle of an update is no different from a crash.
@@ -160,9 +155,7 @@ func TestSecondInstanceIsRefused(t *testing.T) {
 		t.Errorf("the message names neither the other process nor the folder: %v", err)
 	}
 	s.settles(r)
-	for name, c := range s.services() {
-		s.same(before[name], c)
-	}
+	s.untouched(before)
 }
 
 // A damaged database is set aside; containers, the engine and the cloud tell
@@ -190,9 +183,7 @@ func TestDamagedDatabase(t *testing.T) {
 			s.must(damage.do(filepath.Join(s.unit.DataDir, "deckhand.db")))
 			s.boot()
 			s.settles(r)
-			for name, c := range s.services() {
-				s.same(before[name], c)
-			}
+			s.untouched(before)
 			s.settles(s.push(fleet, shop, marks("1", "1", "2")))
 			s.within("the old image is cleared up all the same", func(context.Context) error {
 				if n := s.imageCount(); n != 3 {

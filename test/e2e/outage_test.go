@@ -28,7 +28,6 @@ func TestRegistryDownInTheMiddleOfAPull(t *testing.T) {
 	// Builds go through the same proxy; it slows down only what comes from the
 	// registry.
 	s.registry.Slow(512 << 10)
-	defer s.registry.Slow(0)
 	next := s.pushProject(fleet, system.Project{
 		Compose: trio(), Services: trioMarks("new"), Ballast: map[string]int{"one": 6 << 20},
 	})
@@ -50,9 +49,7 @@ func TestRegistryDownInTheMiddleOfAPull(t *testing.T) {
 		}
 		return nil
 	})
-	for name, c := range s.services() {
-		s.same(before[name], c)
-	}
+	s.untouched(before)
 	s.registry.Slow(0)
 	s.must(s.registry.Mend())
 	s.converged(next, "new")
@@ -80,9 +77,7 @@ func TestRegistryDownBeforeAPull(t *testing.T) {
 	if !strings.Contains(out, "network") || !strings.Contains(out, "fetch") {
 		t.Errorf("deckhand status does not tell what it waits for:\n%s", out)
 	}
-	for name, c := range s.services() {
-		s.same(before[name], c)
-	}
+	s.untouched(before)
 	s.must(s.registry.Mend())
 	s.converged(next, "new")
 }

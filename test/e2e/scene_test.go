@@ -67,6 +67,10 @@ func (s *scene) end() {
 	if s.Failed() {
 		s.evidence()
 	}
+	s.registry.Slow(0)
+	if err := s.registry.Mend(); err != nil {
+		s.Error(err)
+	}
 	s.clear()
 	if err := os.RemoveAll(s.dir); err != nil {
 		s.Error(err)
@@ -411,6 +415,17 @@ func (s *scene) same(before, now container.InspectResponse) {
 	}
 	if before.State.StartedAt != now.State.StartedAt || before.RestartCount != now.RestartCount {
 		s.Fatalf("container %s was restarted at %s", before.Name, now.State.StartedAt)
+	}
+}
+
+// untouched checks that nobody touched any of the containers; others may have
+// been made beside them.
+func (s *scene) untouched(before map[string]container.InspectResponse) {
+	s.Helper()
+	for _, name := range slices.Sorted(maps.Keys(before)) {
+		now, err := s.engine.Client.ContainerInspect(s.Context(), before[name].ID)
+		s.must(err)
+		s.same(before[name], now)
 	}
 }
 

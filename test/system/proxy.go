@@ -62,8 +62,14 @@ func (p *Proxy) Cut() {
 	clear(p.conns)
 }
 
-// Mend listens again at the same address.
+// Mend listens again at the same address, if it was cut.
 func (p *Proxy) Mend() error {
+	p.mu.Lock()
+	whole := p.listen != nil
+	p.mu.Unlock()
+	if whole {
+		return nil
+	}
 	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", p.Addr)
 	if err != nil {
 		return fmt.Errorf("mend proxy: %w", err)
