@@ -6,14 +6,10 @@ package client
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -115,7 +111,7 @@ func (c *Client) call(ctx context.Context, method, path string, query url.Values
 	defer resp.Body.Close()
 	data, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
 	if err != nil {
-		return classify(fmt.Errorf("%s %s: %w", method, path, err))
+		return cutOff(c.api, err)
 	}
 	switch into := into.(type) {
 	case nil:
@@ -174,7 +170,7 @@ func (c *Client) do(req *http.Request) (*http.Response, error) {
 	}
 	resp, err := c.ask(req)
 	if err != nil {
-		return nil, classify(err)
+		return nil, unanswered(req.URL, err)
 	}
 	if resp.StatusCode < 400 {
 		return resp, nil
@@ -239,25 +235,4 @@ func serverText(body []byte) string {
 		return ""
 	}
 	return text
-}
-
-// classify sorts what went wrong before there was an answer.
-func classify(err error) error {
-	var dns *net.DNSError
-	var authority x509.UnknownAuthorityError
-	var hostname x509.HostnameError
-	var expired x509.CertificateInvalidError
-	var record tls.RecordHeaderError
-	var timeout net.Error
-	switch {
-	case errors.Is(err, context.Canceled):
-		return state.Classify(state.ClassCancelled, err)
-	case errors.As(err, &dns):
-		return state.Classify(state.ClassDNS, err)
-	case errors.As(err, &authority), errors.As(err, &hostname), errors.As(err, &expired), errors.As(err, &record):
-		return state.Classify(state.ClassTLS, err)
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
-		return state.Classify(state.ClassTimeout, err)
-	}
-	return state.Classify(state.ClassNetwork, err)
 }

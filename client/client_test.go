@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -26,7 +27,7 @@ func serve(t *testing.T, h http.HandlerFunc) *Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return c
+	return eager(c)
 }
 
 func TestRefusalsKeepTheServersWords(t *testing.T) {
@@ -54,26 +55,75 @@ func TestRefusalsKeepTheServersWords(t *testing.T) {
 	}
 }
 
-func TestNoAnswerIsClassed(t *testing.T) {
+// eager asks again without a wait that a test would feel.
+func eager(c *Client) *Client {
+	c.reads.RetryWaitMin, c.reads.RetryWaitMax = time.Millisecond, time.Millisecond
+	return c
+}
+
+func TestNoAnswerIsExplained(t *testing.T) {
 	gone := httptest.NewServer(http.NotFoundHandler())
 	gone.Close()
+	open := httptest.NewServer(http.NotFoundHandler())
+	defer open.Close()
 	secure := httptest.NewUnstartedServer(http.NotFoundHandler())
 	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
 	secure.StartTLS()
 	defer secure.Close()
-	for address, want := range map[string]state.Class{
-		gone.URL: state.ClassNetwork, secure.URL: state.ClassTLS, "http://cloud.invalid": state.ClassDNS,
+	broken := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
+	defer broken.Close()
+	httpsToHTTP := strings.Replace(open.URL, "http:", "https:", 1)
+	const running = "is it running, and is the address right?"
+	for _, c := range []struct {
+		address, said string
+		class         state.Class
+	}{
+		{gone.URL, "connection refused; " + running, state.ClassNetwork},
+		{broken.URL, "the connection was closed; " + running, state.ClassNetwork},
+		{httpsToHTTP, "it does not speak https; is it an address with http://?", state.ClassTLS},
+		{secure.URL, "certificate signed by unknown authority; is the address right, and does this machine trust who signed the certificate?", state.ClassTLS},
 	} {
-		c, err := New(Config{URL: address})
+		cl, err := New(Config{URL: c.address + "/"})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := c.Whoami(t.Context()); state.ClassOf(err) != want {
-			t.Errorf("%s: %v, want class %s", address, err, want)
+		_, err = eager(cl).Devices(t.Context(), 0)
+		said, ok := errors.AsType[*UnreachableError](err)
+		want := "the cloud at " + c.address + " cannot be reached: " + c.said
+		if !ok || said.Error() != want || state.ClassOf(err) != c.class {
+			t.Errorf("%s\n got %v\nwant %s of class %s", c.address, err, want, c.class)
 		}
 	}
 	if _, err := New(Config{URL: "not an address"}); state.ClassOf(err) != state.ClassInvalid {
 		t.Errorf("bad address: %v", err)
+	}
+}
+
+// silent fails every request with one error.
+type silent struct{ err error }
+
+func (s silent) RoundTrip(*http.Request) (*http.Response, error) { return nil, s.err }
+
+// What a name server or a slow network does is told by the error alone.
+func TestNamesAndTimeOutsAreExplained(t *testing.T) {
+	for _, c := range []struct {
+		err   error
+		said  string
+		class state.Class
+	}{
+		{&net.DNSError{Name: "cloud.example", Err: "no such host", IsNotFound: true}, "there is no host cloud.example; is the address right?", state.ClassDNS},
+		{&net.DNSError{Name: "cloud.example", Err: "server misbehaving"}, "the name cloud.example cannot be looked up: server misbehaving; is this machine connected?", state.ClassDNS},
+		{context.DeadlineExceeded, "no answer came in time; is it running, and is the address right?", state.ClassTimeout},
+	} {
+		cl, err := New(Config{URL: "http://cloud.example", HTTP: &http.Client{Transport: silent{c.err}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = eager(cl).Whoami(t.Context())
+		said, ok := errors.AsType[*UnreachableError](err)
+		if want := "the cloud at http://cloud.example cannot be reached: " + c.said; !ok || said.Error() != want || state.ClassOf(err) != c.class {
+			t.Errorf("got %v, want %s of class %s", err, want, c.class)
+		}
 	}
 }
 
@@ -175,19 +225,14 @@ func TestFollowedLogsSkipHeartbeats(t *testing.T) {
 // again, an order is given once.
 func TestQuestionsAreRepeatedOrdersAreNot(t *testing.T) {
 	calls := map[string]int{}
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		calls[r.Method]++
 		if calls[r.Method] == 1 {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			return
 		}
 		_, _ = w.Write([]byte(`{"d":[]}`))
-	}))
-	defer srv.Close()
-	c, err := New(Config{URL: srv.URL})
-	if err != nil {
-		t.Fatal(err)
-	}
+	})
 	if _, err := c.Fleets(t.Context()); err != nil || calls[http.MethodGet] < 2 {
 		t.Errorf("list: %v after %d requests, want success at the second try", err, calls[http.MethodGet])
 	}

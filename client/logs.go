@@ -60,7 +60,7 @@ func (c *Client) FollowLogs(ctx context.Context, uuid string, count int, each fu
 		}
 	}
 	if err := lines.Err(); err != nil {
-		return classify(fmt.Errorf("follow logs of %s: %w", uuid, err))
+		return fmt.Errorf("follow logs of %s: %w", uuid, cutOff(c.api, err))
 	}
 	return nil
 }
