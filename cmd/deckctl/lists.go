@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/url"
 	"os"
 	"strconv"
 	"strings"
@@ -54,6 +53,9 @@ func (c *fleetCreateCmd) Run(ctx context.Context, s *session) error {
 		return err
 	}
 	f, err := cloud.CreateFleet(ctx, c.Name, c.DeviceType)
+	if conflict(err) {
+		return &exitError{exitFailed, fmt.Errorf("there is a fleet %s already", taken(ctx, cloud, c.Name))}
+	}
 	if err != nil {
 		return err
 	}
@@ -62,6 +64,20 @@ func (c *fleetCreateCmd) Run(ctx context.Context, s *session) error {
 	}
 	_, err = fmt.Fprintf(s.stdout, "Fleet %s (id %d) is ready for devices of type %s.\n", f.Slug, f.ID, f.DeviceType)
 	return err
+}
+
+// taken is the slug of the fleet that has a name, or as much of it as can be found out.
+func taken(ctx context.Context, cloud *client.Client, name string) string {
+	fleets, err := cloud.Fleets(ctx)
+	if err != nil {
+		return name
+	}
+	for _, f := range fleets {
+		if strings.EqualFold(f.Name, name) {
+			return f.Slug
+		}
+	}
+	return name
 }
 
 type fleetListCmd struct{}
@@ -218,20 +234,20 @@ type deviceConfigCmd struct {
 	Poll   time.Duration `default:"15m" help:"How often the device asks for news."`
 }
 
-// deviceConfig is the config.json of a device.
+// deviceConfig is the config.json of a device. The registry is not in it: no call tells
+// where it is, and images are named in full.
 type deviceConfig struct {
-	APIEndpoint      string `json:"apiEndpoint"`
-	RegistryEndpoint string `json:"registryEndpoint"`
-	UUID             string `json:"uuid,omitempty"`
-	ApplicationID    int64  `json:"applicationId"`
-	ApplicationName  string `json:"applicationName,omitempty"`
-	DeviceType       string `json:"deviceType"`
-	DeviceID         int64  `json:"deviceId,omitempty"`
-	RegisteredAt     int64  `json:"registered_at,omitempty"` // seconds since 1970
-	DeviceAPIKey     string `json:"deviceApiKey,omitempty"`
-	APIKey           string `json:"apiKey,omitempty"` // lets the device register itself
-	ListenPort       int    `json:"listenPort"`
-	PollInterval     int64  `json:"appUpdatePollInterval"` // milliseconds
+	APIEndpoint     string `json:"apiEndpoint"`
+	UUID            string `json:"uuid,omitempty"`
+	ApplicationID   int64  `json:"applicationId"`
+	ApplicationName string `json:"applicationName,omitempty"`
+	DeviceType      string `json:"deviceType"`
+	DeviceID        int64  `json:"deviceId,omitempty"`
+	RegisteredAt    int64  `json:"registered_at,omitempty"` // milliseconds since 1970
+	DeviceAPIKey    string `json:"deviceApiKey,omitempty"`
+	APIKey          string `json:"apiKey,omitempty"` // lets the device register itself
+	ListenPort      int    `json:"listenPort"`
+	PollInterval    int64  `json:"appUpdatePollInterval"` // milliseconds
 }
 
 const supervisorPort = 48484
@@ -245,16 +261,10 @@ func (c *deviceConfigCmd) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	api, err := url.Parse(cloud.URL())
-	if err != nil {
-		return err
-	}
 	if err := c.mayWrite(); err != nil {
 		return err
 	}
-	doc := deviceConfig{
-		APIEndpoint: cloud.URL(), RegistryEndpoint: api.Host, ListenPort: supervisorPort, PollInterval: c.Poll.Milliseconds(),
-	}
+	doc := deviceConfig{APIEndpoint: cloud.URL(), ListenPort: supervisorPort, PollInterval: c.Poll.Milliseconds()}
 	if c.UUID != "" {
 		err = c.registered(ctx, cloud, &doc)
 	} else {
@@ -296,7 +306,7 @@ func (c *deviceConfigCmd) registered(ctx context.Context, cloud *client.Client, 
 		return err
 	}
 	doc.UUID, doc.DeviceID, doc.DeviceType, doc.ApplicationID = d.UUID, d.ID, d.DeviceType, d.Fleet
-	doc.RegisteredAt = time.Now().Unix()
+	doc.RegisteredAt = time.Now().UnixMilli()
 	doc.DeviceAPIKey, err = cloud.DeviceKey(ctx, d.ID)
 	return err
 }
@@ -370,6 +380,10 @@ func (c *logsCmd) Run(ctx context.Context, s *session) error {
 	}
 	lines, err := cloud.Logs(ctx, d.UUID, c.Lines)
 	if err != nil {
+		return err
+	}
+	if len(lines) == 0 {
+		_, err = fmt.Fprintf(s.stderr, "Device %s has not logged anything yet; with --follow you see its lines as they come.\n", short(d.UUID))
 		return err
 	}
 	for _, l := range lines {

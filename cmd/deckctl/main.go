@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/signal"
 	"syscall"
@@ -143,6 +144,9 @@ func (s *session) report(ctx context.Context, err error) int {
 // plain is the text of an error without the name of its class, which means nothing to
 // people, and with what to do next where the cloud does not say it.
 func plain(err error) string {
+	if away, ok := errors.AsType[*client.UnreachableError](err); ok {
+		return away.Error() // what was going to be done does not matter
+	}
 	classed, ok := errors.AsType[*state.Error](err)
 	if !ok {
 		return err.Error()
@@ -154,8 +158,14 @@ func plain(err error) string {
 	return text
 }
 
+// conflict says whether the cloud refused what exists already.
+func conflict(err error) bool {
+	said, ok := errors.AsType[*client.StatusError](err)
+	return ok && said.Code == http.StatusConflict
+}
+
 func exitCode(err error) int {
-	if _, ok := errors.AsType[*state.Error](err); !ok {
+	if _, ok := errors.AsType[*state.Error](err); !ok || conflict(err) {
 		return exitFailed
 	}
 	switch state.ClassOf(err) {

@@ -92,7 +92,7 @@ func TestAnOwnersDay(t *testing.T) {
 	if got := o.must("fleet", "create", "gate", "-t", "generic-amd64"); got != "Fleet admin/gate (id 1) is ready for devices of type generic-amd64.\n" {
 		t.Errorf("create: %q", got)
 	}
-	if out, code := o.do("", "fleet", "create", "gate", "-t", "generic-amd64"); code == 0 || !strings.Contains(out, "must be unique") {
+	if out, code := o.do("", "fleet", "create", "gate", "-t", "generic-amd64"); code != exitFailed || out != "deckctl: there is a fleet admin/gate already\n" {
 		t.Errorf("create twice: %d %s", code, out)
 	}
 	if out, code := o.do("", "fleet", "create", "other", "-t", "toaster"); code != exitFailed || !strings.Contains(out, "no device type toaster") {
@@ -146,14 +146,15 @@ func (o *owner) devices(w *cloudtest.World) {
 		t.Fatal(err)
 	}
 	key, _ := cfg["deviceApiKey"].(string)
-	if key == "" || cfg["registered_at"] == nil {
+	at, _ := cfg["registered_at"].(float64)
+	if key == "" || time.Since(time.UnixMilli(int64(at))).Abs() > time.Hour {
 		t.Errorf("config: %s", data)
 	}
 	for _, secret := range []string{"deviceApiKey", "registered_at"} {
 		delete(cfg, secret)
 	}
 	want := map[string]any{
-		"apiEndpoint": w.URL, "registryEndpoint": strings.TrimPrefix(w.URL, "http://"), "uuid": made.UUID, "applicationId": 1.0,
+		"apiEndpoint": w.URL, "uuid": made.UUID, "applicationId": 1.0,
 		"deviceType": "generic-amd64", "deviceId": 1.0, "listenPort": 48484.0, "appUpdatePollInterval": 10_000.0,
 	}
 	if diff := cmp.Diff(want, cfg); diff != "" {
@@ -165,6 +166,9 @@ func (o *owner) devices(w *cloudtest.World) {
 	}
 	if got := o.must("device", "config", "--fleet", "gate"); !strings.Contains(got, `"apiKey": "`) || strings.Contains(got, "uuid") {
 		t.Errorf("config of a fleet: %s", got)
+	}
+	if got := o.must("logs", made.UUID[:8]); !strings.HasPrefix(got, "Device "+made.UUID[:7]+" has not logged anything yet") {
+		t.Errorf("no logs: %q", got)
 	}
 	w.Want(201, "POST", "/device/v2/"+made.UUID+"/logs", key, `[{"message":"hello there","timestamp":1700000000000,"isSystem":true}]`)
 	if got := o.must("logs", made.UUID[:8]); !strings.Contains(got, "[system] hello there") {

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"time"
 
 	"deckhand/client"
@@ -15,7 +17,7 @@ import (
 
 type pushCmd struct {
 	Fleet      string `arg:"" help:"Fleet to push to."`
-	Dir        string `arg:"" optional:"" default:"." type:"existingdir" help:"Folder of the project."`
+	Dir        string `arg:"" optional:"" default:"." help:"Folder of the project."`
 	Dockerfile string `help:"Another Dockerfile, for projects without a compose file." placeholder:"FILE"`
 	Draft      bool   `help:"Make a draft: no device runs it by itself."`
 	Nocache    bool   `short:"c" aliases:"no-cache" help:"Build every step anew."`
@@ -25,6 +27,9 @@ type pushCmd struct {
 
 // Run pushes, shows the build, and ends with an exit code that tells how it went.
 func (c *pushCmd) Run(ctx context.Context, s *session) error {
+	if info, err := os.Stat(c.Dir); errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
+		return &exitError{exitUsage, fmt.Errorf("there is no folder %s", c.Dir)}
+	}
 	cloud, err := s.cloud()
 	if err != nil {
 		return err
