@@ -81,6 +81,7 @@ func TestLoadFileProblems(t *testing.T) {
 	for content, want := range map[string]string{
 		"services:\n  web:\n    image: app:${TAG}x\n":                  "${TAG}: warned: the variable is not set; it is replaced by nothing",
 		"services:\n  web:\n    image: a\n    env_file: .env\n":        "services.web.env_file: rejected: one self-contained document is expected; write it with: docker compose config",
+		"services:\n  web:\n    extends: base\n":                       "services.web.extends: rejected: one self-contained document is expected; write it with: docker compose config",
 		"include: [other.yaml]\nservices: {}\n":                        "include: rejected: one self-contained document is expected; write it with: docker compose config",
 		"services:\n  web:\n    image: a\n    restart: false\n":        "",
 		"services:\n  web:\n    image: a\n    environment: {1: 2}\n":   "",

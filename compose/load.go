@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/compose-spec/compose-go/v2/loader"
 	"github.com/compose-spec/compose-go/v2/types"
@@ -53,7 +54,7 @@ func Load(ctx context.Context, o Options, doc map[string]any) (Project, []Proble
 	v, _ := s.value(table, "", doc)
 	clean, _ := v.(map[string]any)
 
-	b := &builder{notes: s.notes, file: s.file, portsLeft: maxPorts, project: Project{
+	b := &builder{file: s.file, portsLeft: maxPorts, project: Project{
 		Name:     o.Name,
 		Services: map[string]state.Service{},
 		Networks: map[string]state.Network{},
@@ -63,15 +64,54 @@ func Load(ctx context.Context, o Options, doc map[string]any) (Project, []Proble
 		b.project.Name = name
 	}
 	b.take(clean)
-	if !b.rejected {
-		decoded, err := decode(clean)
-		if err != nil {
-			b.reject("services", err.Error())
-		} else {
-			b.build(decoded)
+	decoded, err := decode(clean)
+	if err != nil {
+		b.reject("services", err.Error())
+	} else {
+		b.build(decoded)
+	}
+	for _, p := range s.stillTrue(b.list, doc, clean) {
+		s.add(p.Path, p.Text, p.Kind)
+	}
+	return b.project, tidy(s.list), nil
+}
+
+// stillTrue leaves of what the builder found what does not come from the screen
+// having taken something away. The builder looks at a refused document too: its
+// owner hears of all that must be mended at once.
+func (s *screen) stillTrue(found []Problem, doc, clean map[string]any) []Problem {
+	if !s.rejected {
+		return found
+	}
+	for _, section := range []string{"services", "networks", "volumes"} {
+		before, _ := doc[section].(map[string]any)
+		after, _ := clean[section].(map[string]any)
+		if len(before) != len(after) {
+			return nil // whatever refers to what is missing would look wrong
 		}
 	}
-	return b.project, tidy(b.list), nil
+	var refused []string
+	for _, p := range s.list {
+		switch {
+		case p.Kind != Rejected:
+		case !strings.Contains(p.Path, "."), strings.HasSuffix(p.Path, ".extends"):
+			return nil // what stands in another document is missing
+		default:
+			place, _, _ := strings.Cut(p.Path, "[") // the items after it have moved up
+			refused = append(refused, place)
+		}
+	}
+	return slices.DeleteFunc(found, func(p Problem) bool {
+		return p.Kind != Rejected || slices.ContainsFunc(refused, func(place string) bool {
+			return within(p.Path, place) || within(place, p.Path)
+		})
+	})
+}
+
+// within says whether a path is another one or beneath it.
+func within(path, top string) bool {
+	rest, ok := strings.CutPrefix(path, top)
+	return ok && (rest == "" || rest[0] == '.' || rest[0] == '[')
 }
 
 // builder makes canonical values from what compose-go decoded.

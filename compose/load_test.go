@@ -273,6 +273,29 @@ func TestProblems(t *testing.T) {
 	}
 }
 
+// What must be mended is listed at once, but not what is wrong only because
+// something else is.
+func TestAllRefusalsAtOnce(t *testing.T) {
+	for doc, want := range map[string]string{
+		`{"services":{"a":{"image":"i","restart":"allways","mem_limit":"lots","ports":["99999:1"],"networks":["no"]}}}`: `services.a.mem_limit services.a.networks.no services.a.ports[0] services.a.restart`,
+		`{"services":{"a":{"image":"i","tty":"x"},"b":{"image":"i","depends_on":["c"]}}}`:                               `services.a.tty services.b.depends_on.c`,
+		`{"services":{"a":{"image":["i"]},"b":{"image":"i","depends_on":["a"]}}}`:                                       `services.a.image`,
+		`{"services":{"a":7,"b":{"image":"i","depends_on":["a"]}}}`:                                                     `services.a`,
+		`{"services":{"a":{"image":"i","networks":["n"]}},"networks":[]}`:                                               `networks`,
+		`{"services":{"a":{"image":"i","ports":[["80"],"99999:1"]}}}`:                                                   `services.a.ports[0]`,
+		`{"services":{"a":{"image":"i","ulimits":{"nofile":{"soft":"x","hard":1}}}}}`:                                   `services.a.ulimits.nofile.soft`,
+	} {
+		_, problems := release(t, doc)
+		var paths []string
+		for _, p := range problems {
+			paths = append(paths, p.Path)
+		}
+		if got := strings.Join(paths, " "); got != want {
+			t.Errorf("%s\n got %s\nwant %s", doc, got, want)
+		}
+	}
+}
+
 func TestUpdateLabelsRestartNothing(t *testing.T) {
 	a, _ := web(t, `"labels":{"mine":"1","io.balena.update.strategy":"download-then-kill"}`)
 	b, _ := web(t, `"labels":{"mine":"1","io.resin.update.strategy":"kill-then-download"}`)
