@@ -70,6 +70,7 @@ func symptoms() []symptom {
 
 // classify sorts an error of any call by its kind alone.
 func classify(err error) error {
+	err = plain(err)
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
 		return state.Classify(state.ClassTimeout, fmt.Errorf("the engine did not answer in time: %w", err))
@@ -90,6 +91,7 @@ func classifyPull(err error) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || client.IsErrConnectionFailed(err) {
 		return classify(err)
 	}
+	err = plain(err)
 	text := strings.ToLower(err.Error())
 	for _, s := range symptoms() {
 		if strings.Contains(text, s.text) {
@@ -109,6 +111,7 @@ func classifyPull(err error) error {
 
 // classifyStart explains why a container does not start.
 func classifyStart(err error) error {
+	err = plain(err)
 	text := strings.ToLower(err.Error())
 	has := func(s string) bool { return strings.Contains(text, s) }
 	switch {
@@ -124,4 +127,23 @@ func classifyStart(err error) error {
 		return state.Classify(state.ClassEngine, fmt.Errorf("the host has no address it publishes a port on: %w", err))
 	}
 	return classify(err)
+}
+
+// said is an error without the client's announcement that it came from the
+// engine: whoever reads it knows whom we talk to.
+type said struct{ error }
+
+// Error is the engine's own text.
+func (s said) Error() string {
+	return strings.ReplaceAll(s.error.Error(), "Error response from daemon: ", "")
+}
+
+// Unwrap gives the client's error.
+func (s said) Unwrap() error { return s.error }
+
+func plain(err error) error {
+	if _, done := errors.AsType[said](err); done {
+		return err
+	}
+	return said{err}
 }

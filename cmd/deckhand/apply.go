@@ -107,7 +107,7 @@ func (p printer) event(e run.Event) {
 	case !e.Ended:
 	case state.ClassOf(e.Err) == state.ClassCancelled && e.Err != nil:
 	case e.Err != nil:
-		fmt.Fprintf(p.w, "  ✗ %-50s %v\n", e.Node.Title(), e.Err)
+		fmt.Fprintf(p.w, "  ✗ %-50s %7s  %s\n", e.Node.Title(), e.Took.Round(time.Millisecond), sentence(e.Err))
 	default:
 		fmt.Fprintf(p.w, "  ✓ %-50s %7s  %s\n", e.Node.Title(), e.Took.Round(time.Millisecond), e.Node.Why)
 	}

@@ -1,0 +1,94 @@
+package supervisor
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"deckhand/reconcile"
+	"deckhand/state"
+)
+
+// app runs one service whose variable holds a secret.
+func app(secret string) (state.World, state.Target) {
+	spec := func(value string) state.Spec {
+		return state.Spec{Environment: map[string]string{"TOKEN": value, "SAME": "same-" + secret}, Restart: state.RestartPolicy{Name: "always"}}
+	}
+	was, want := spec("old-"+secret), spec("new-"+secret)
+	s := state.Service{Name: "web", ID: 1, ImageID: 1, Image: "web:1", Running: true, Spec: want, Hash: want.Hash()}
+	now := state.World{
+		Apps: map[string]state.AppNow{"a": {UUID: "a", ID: 1, Commit: "c1", Containers: []state.Container{{
+			ID: "c1", Name: state.ContainerName("web", 1, 1, "c1"), Service: "web", ImageID: 1, ReleaseID: 1, Commit: "c1",
+			Image: "i1", Hash: was.Hash(), Spec: &was, Phase: state.Running,
+		}}}},
+		Images: map[string]state.Image{"i1": {ID: "i1", Refs: []string{"web:1"}}},
+	}
+	return now, state.Target{Config: map[string]string{"BALENA_X": secret}, Apps: map[string]state.App{"a": {
+		UUID: "a", ID: 1, Name: "shop", Commit: "c1", ReleaseID: 1, Services: map[string]state.Service{"web": s},
+	}}}
+}
+
+// A snapshot plans elsewhere exactly what the device plans, and tells nobody
+// what is in its variables.
+func TestSnapshotPlansTheSameAndKeepsSecrets(t *testing.T) {
+	const secret = "hunter2"
+	now, want := app(secret)
+	taken := time.Now().UTC()
+	failures := map[reconcile.Key]state.Failure{"create a/web " + reconcile.Key(want.Apps["a"].Services["web"].Hash) + " web:1": {
+		Class: state.ClassSpace, Text: "no space left", Attempt: 2, Next: taken.Add(time.Minute),
+	}}
+	plan, err := reconcile.Make(now, want, reconcile.Facts{Now: taken, Failures: failures})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := json.Marshal(takeSnapshot(now, want, failures, taken))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(b), secret) {
+		t.Errorf("the snapshot holds the secret:\n%s", b)
+	}
+	path := filepath.Join(t.TempDir(), "snapshot.json")
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	read, err := ReadSnapshot(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := read.Plan()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again.String() != plan.String() {
+		t.Errorf("on the device:\n%s\nfrom the snapshot:\n%s", plan, again)
+	}
+	for _, w := range []string{"environment.TOKEN changed", "no space left", "after 2 tries"} {
+		if !strings.Contains(again.String(), w) {
+			t.Errorf("nothing about %q in\n%s", w, again)
+		}
+	}
+	if strings.Contains(again.String(), "SAME") {
+		t.Errorf("an equal variable shows as changed:\n%s", again)
+	}
+}
+
+func TestReadSnapshotRefusesOtherFiles(t *testing.T) {
+	dir := t.TempDir()
+	for name, content := range map[string]string{"empty": "", "text": "hello", "other": `{"apps":{}}`, "types": `{"taken":5}`} {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ReadSnapshot(path); state.ClassOf(err) != state.ClassInvalid || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: %v, want an error of class invalid that names the file", name, err)
+		}
+	}
+	if _, err := ReadSnapshot(filepath.Join(dir, "none")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("missing file: %v", err)
+	}
+}
