@@ -6,8 +6,10 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -48,6 +50,7 @@ type Device struct {
 	SupervisorVersion string    `json:"supervisorVersion"`
 	IPAddress         string    `json:"ipAddress"`
 	Running           int64     `json:"runningRelease"` // 0 when none
+	RunningCommit     string    `json:"runningCommit"`
 	LastSeen          time.Time `json:"lastSeen,omitzero"`
 }
 
@@ -263,15 +266,45 @@ func (c *Client) devices(ctx context.Context, filter string) ([]Device, error) {
 	for _, f := range fleets {
 		slugs[f.ID] = f.Slug
 	}
+	commits, err := c.commits(ctx, rows)
+	if err != nil {
+		return nil, err
+	}
 	devices := make([]Device, 0, len(rows))
 	for _, r := range rows {
 		devices = append(devices, Device{
-			ID: r.ID, UUID: r.UUID, Name: r.Name, Fleet: int64(r.Fleet), FleetSlug: slugs[int64(r.Fleet)],
+			RunningCommit: commits[int64(r.Running)],
+			ID:            r.ID, UUID: r.UUID, Name: r.Name, Fleet: int64(r.Fleet), FleetSlug: slugs[int64(r.Fleet)],
 			DeviceType: types[int64(r.DeviceType)], Online: r.Online, Status: r.Status, OSVersion: r.OSVersion,
 			SupervisorVersion: r.SupervisorVersion, IPAddress: r.IPAddress, Running: int64(r.Running), LastSeen: r.LastSeen,
 		})
 	}
 	return devices, nil
+}
+
+// commits names the releases that devices run.
+func (c *Client) commits(ctx context.Context, devices []deviceRow) (map[int64]string, error) {
+	commits := map[int64]string{}
+	for _, d := range devices {
+		if d.Running != 0 {
+			commits[int64(d.Running)] = ""
+		}
+	}
+	const most = 200 // in one address
+	for ids := range slices.Chunk(slices.Sorted(maps.Keys(commits)), most) {
+		in := make([]string, 0, len(ids))
+		for _, id := range ids {
+			in = append(in, strconv.FormatInt(id, 10))
+		}
+		releases, err := list[Release](ctx, c, "release", query{filter: "id in (" + strings.Join(in, ",") + ")", fields: "id,commit"})
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range releases {
+			commits[r.ID] = r.Commit
+		}
+	}
+	return commits, nil
 }
 
 // Devices lists devices by name: of one fleet, or all for 0.

@@ -161,7 +161,7 @@ func (c *deviceListCmd) Run(ctx context.Context, s *session) error {
 	}
 	rows := [][]string{{"UUID", "NAME", "FLEET", "TYPE", "ONLINE", "STATUS", "RELEASE"}}
 	for _, d := range devices {
-		rows = append(rows, []string{short(d.UUID), orDash(d.Name), orDash(d.FleetSlug), d.DeviceType, yesNo(d.Online), orDash(d.Status), releaseID(d.Running)})
+		rows = append(rows, []string{short(d.UUID), orDash(d.Name), orDash(d.FleetSlug), d.DeviceType, yesNo(d.Online), orDash(d.Status), orDash(short(d.RunningCommit))})
 	}
 	return s.table(devices, rows)
 }
@@ -171,13 +171,6 @@ func yesNo(b bool) string {
 		return "yes"
 	}
 	return "no"
-}
-
-func releaseID(id int64) string {
-	if id == 0 {
-		return "-"
-	}
-	return strconv.FormatInt(id, 10)
 }
 
 type deviceShowCmd struct {
@@ -210,7 +203,7 @@ func (c *deviceShowCmd) Run(ctx context.Context, s *session) error {
 	}
 	rows := [][]string{
 		{"UUID", d.UUID}, {"Name", orDash(d.Name)}, {"Fleet", orDash(d.FleetSlug)}, {"Type", d.DeviceType},
-		{"Online", yesNo(d.Online)}, {"Seen", seen}, {"Status", orDash(d.Status)}, {"Release", releaseID(d.Running)},
+		{"Online", yesNo(d.Online)}, {"Seen", seen}, {"Status", orDash(d.Status)}, {"Release", orDash(short(d.RunningCommit))},
 		{"OS", orDash(d.OSVersion)}, {"Supervisor", orDash(d.SupervisorVersion)}, {"Address", orDash(d.IPAddress)},
 	}
 	if len(installs) > 0 {
@@ -221,7 +214,7 @@ func (c *deviceShowCmd) Run(ctx context.Context, s *session) error {
 		if i.Progress > 0 {
 			progress = strconv.Itoa(i.Progress) + " %"
 		}
-		rows = append(rows, []string{i.Service, i.Status, progress, releaseID(i.Release)})
+		rows = append(rows, []string{i.Service, i.Status, progress, strconv.FormatInt(i.Release, 10)})
 	}
 	return s.table(nil, rows)
 }

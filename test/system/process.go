@@ -26,7 +26,7 @@ type Process struct {
 // Run starts a program in the calling process's environment plus env. It dies
 // with the calling process, however that ends.
 func Run(out io.Writer, env []string, program string, args ...string) (*Process, error) {
-	cmd := exec.Command(program, args...) //nolint:noctx // it lives until it is stopped
+	cmd := exec.Command(program, args...)
 	cmd.Env = append(cmd.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setpgid: true}
