@@ -87,7 +87,7 @@ func (d *device) Observe(ctx context.Context) (state.World, error) {
 		w.Apps[uuid] = a
 	}
 	for id, img := range w.Images {
-		img.Ours = slices.ContainsFunc(img.Refs, func(r string) bool { return d.images[r] })
+		img.Ours = d.images[id] || slices.ContainsFunc(img.Refs, func(r string) bool { return d.images[r] })
 		w.Images[id] = img
 	}
 	return w, nil
@@ -165,7 +165,12 @@ func (d *device) before(s reconcile.Step) error {
 	case reconcile.Stop:
 		d.halted[s.Container] = true
 		return d.store.Halted.Put(s.Container)
-	case reconcile.RemoveImage, reconcile.CreateNetwork, reconcile.RemoveNetwork, reconcile.CreateVolume,
+	case reconcile.RemoveImage:
+		// When the engine ends half way, the image has lost its names and is
+		// still there.
+		d.images[s.ID] = true
+		return d.store.Images.Put(s.ID)
+	case reconcile.CreateNetwork, reconcile.RemoveNetwork, reconcile.CreateVolume,
 		reconcile.Start, reconcile.Await, reconcile.Remove, reconcile.Rename, reconcile.Commit:
 	}
 	return nil
@@ -176,10 +181,11 @@ func (d *device) after(s reconcile.Step) error {
 	defer d.mu.Unlock()
 	switch s := s.(type) {
 	case reconcile.RemoveImage:
-		for _, r := range s.Refs {
-			delete(d.images, r)
+		names := append(slices.Clone(s.Refs), s.ID)
+		for _, n := range names {
+			delete(d.images, n)
 		}
-		return d.store.Images.Remove(s.Refs...)
+		return d.store.Images.Remove(names...)
 	case reconcile.Start:
 		delete(d.halted, s.Container)
 		return d.store.Halted.Remove(s.Container)

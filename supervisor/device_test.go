@@ -1,0 +1,75 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"testing"
+
+	"github.com/rs/zerolog"
+
+	"deckhand/reconcile"
+	"deckhand/state"
+	"deckhand/state/store"
+)
+
+// brokenOff is an engine that ends while it removes an image: the names are
+// gone, the image is not.
+type brokenOff struct{ image state.Image }
+
+func (e *brokenOff) Observe(context.Context) (state.World, error) {
+	return state.World{Apps: map[string]state.AppNow{}, Images: map[string]state.Image{e.image.ID: e.image}}, nil
+}
+
+func (e *brokenOff) Do(_ context.Context, s reconcile.Step, _ func(done, total int64)) error {
+	if _, ok := s.(reconcile.RemoveImage); ok {
+		e.image.Refs = nil
+		return errors.New("the transport is closing")
+	}
+	return nil
+}
+
+func (*brokenOff) Watch(context.Context) <-chan struct{} { return nil }
+
+// An image whose removal broke off is still ours, also after a restart: nobody
+// else would ever remove it.
+func TestHalfRemovedImageStaysOurs(t *testing.T) {
+	const id, ref = "sha256:1", "registry.test/a@sha256:2"
+	path := filepath.Join(t.TempDir(), "deckhand.db")
+	s, err := store.Open(path, store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &brokenOff{state.Image{ID: id, Refs: []string{ref}}}
+	d, err := newDevice(e, s, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Do(t.Context(), reconcile.Fetch{Image: ref}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Do(t.Context(), reconcile.RemoveImage{ID: id, Refs: e.image.Refs}, nil); err == nil {
+		t.Fatal("the engine's failure got lost")
+	}
+	for range 2 {
+		w, err := d.Observe(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !w.Images[id].Ours {
+			t.Fatal("nobody owns the image any more")
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if s, err = store.Open(path, store.Options{}); err != nil {
+			t.Fatal(err)
+		}
+		if d, err = newDevice(e, s, zerolog.Nop()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
