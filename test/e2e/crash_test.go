@@ -99,8 +99,8 @@ func (s *scene) converged(r release, mark string) {
 			s.Errorf("%s runs image %q, want %q", name, got, mark)
 		}
 	}
-	if n := s.imageCount(); n != 3 {
-		s.Errorf("%d images on the device, want 3", n)
+	if all := s.images(); len(all) != 3 {
+		s.Errorf("images on the device, want 3: %q", all)
 	}
 }
 
@@ -186,8 +186,8 @@ func TestDamagedDatabase(t *testing.T) {
 			s.untouched(before)
 			s.settles(s.push(fleet, shop, marks("1", "1", "2")))
 			s.within("the old image is cleared up all the same", func(context.Context) error {
-				if n := s.imageCount(); n != 3 {
-					return fmt.Errorf("%d images on the device, want 3", n)
+				if all := s.images(); len(all) != 3 {
+					return fmt.Errorf("images on the device, want 3: %q", all)
 				}
 				return nil
 			})

@@ -80,6 +80,9 @@ func (s *scene) contain(image string) string {
 			},
 		}, nil, nil, "")
 		s.must(err)
+		s.Cleanup(func() { // before anything else, or it would mend what is cleared away
+			_ = s.engine.Client.ContainerRemove(context.Background(), made.ID, container.RemoveOptions{Force: true})
+		})
 		if err = s.engine.Client.ContainerStart(s.Context(), made.ID, container.StartOptions{}); err == nil {
 			return made.ID
 		}

@@ -59,6 +59,13 @@ func begin(t *testing.T) *scene {
 
 // end clears the engine for the next test and shows the logs of a failed one.
 func (s *scene) end() {
+	if s.Failed() && s.unit != nil {
+		ctx, cancel := s.ctx()
+		v, err := s.unit.Ask().Status(ctx)
+		p, _ := s.unit.Ask().Plan(ctx, nil)
+		cancel()
+		s.Logf("the device is %s (%v), its plan:\n%s", system.Describe(v), err, p.Text)
+	}
 	if s.unit != nil {
 		if err := s.unit.Stop(); err != nil {
 			s.Error(err)
@@ -90,7 +97,7 @@ func (s *scene) evidence() {
 		if name == "engine" {
 			continue // long, and seldom the answer
 		}
-		s.Logf("end of the %s's log:\n%s", name, logs[name][max(0, len(logs[name])-4000):])
+		s.Logf("end of the %s's log:\n%s", name, logs[name][max(0, len(logs[name])-9000):])
 	}
 }
 
@@ -493,12 +500,17 @@ func (s *scene) volumes() []string {
 	return out
 }
 
-// imageCount is the number of images on the device.
-func (s *scene) imageCount() int {
+// images are the names, or for want of one the IDs, of the images on the device.
+func (s *scene) images() []string {
 	s.Helper()
 	list, err := s.engine.Client.ImageList(s.Context(), image.ListOptions{})
 	s.must(err)
-	return len(list)
+	var out []string
+	for _, i := range list {
+		out = append(out, strings.Join(append(append([]string{}, i.RepoTags...), i.ID[:19]), " "))
+	}
+	slices.Sort(out)
+	return out
 }
 
 // remove removes a container by hand.

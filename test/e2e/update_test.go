@@ -154,8 +154,8 @@ func TestUpdateOfOneImage(t *testing.T) {
 	}
 	s.cloudShows(second, "web", "db", "worker")
 	s.within("the old image is cleared up", func(context.Context) error {
-		if n := s.imageCount(); n != 3 {
-			return fmt.Errorf("%d images on the device, want 3", n)
+		if all := s.images(); len(all) != 3 {
+			return fmt.Errorf("images on the device, want 3: %q", all)
 		}
 		return nil
 	})
