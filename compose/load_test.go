@@ -218,6 +218,7 @@ func TestProblems(t *testing.T) {
 		{`"volumes":["data:/d","/d"]`, `services.web.volumes[1]: rejected: /d is mounted twice`},
 		{`"volumes":["data:relative"]`, `services.web.volumes[0]: rejected: want a path in the container that begins with /, got "relative"`},
 		{`"volumes":[{"type":"cluster","target":"/d"}]`, `services.web.volumes[0].type: rejected: want volume or tmpfs, got cluster`},
+		{`"volumes":[{"type":"image","source":"img","target":"/d"}]`, `services.web.volumes[0].type: rejected: want volume or tmpfs, got image`},
 		{`"healthcheck":{"test":"x","start_interval":"1s"}`, `services.web.healthcheck.start_interval: ignored: the interval is used from the beginning (needs engine API 1.44; the oldest supported one is 1.41)`},
 		{`"healthcheck":{"test":["curl"]}`, `services.web.healthcheck.test: rejected: a list begins with NONE, with CMD and the command's words, or with CMD-SHELL and one line`},
 		{`"healthcheck":{"test":[1,{}]}`, `services.web.healthcheck.test[1]: rejected: want text, got a mapping`},

@@ -31,7 +31,7 @@ func volumeForm(s *screen, at string, v any) (any, bool) {
 	case types.VolumeTypeBind:
 		s.ignore(at, "the host's path "+clip(source)+" is not mounted; "+whyHost)
 		return nil, false
-	case types.VolumeTypeVolume, types.VolumeTypeTmpfs, types.VolumeTypeImage:
+	case types.VolumeTypeVolume, types.VolumeTypeTmpfs:
 		return m, true
 	}
 	s.reject(at+".type", "want volume or tmpfs, got "+clip(kind))
