@@ -62,7 +62,9 @@ func symptoms() []symptom {
 		{"broken pipe", state.ClassNetwork},
 		{"received unexpected http status: 5", state.ClassNetwork},
 		{"received unexpected http status: 4", state.ClassNetwork},
-		{"invalid character '<'", state.ClassNetwork}, // a web page instead of a registry
+		{"invalid character ", state.ClassNetwork}, // a web page or garbage instead of a registry
+		{"manifest verification failed", state.ClassNetwork},
+		{"stopped after 10 redirects", state.ClassNetwork},
 		{"filesystem layer verification failed", state.ClassNetwork},
 		{"no such image", state.ClassNotFound},
 	}
