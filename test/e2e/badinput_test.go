@@ -161,13 +161,12 @@ func TestBadRegistry(t *testing.T) {
 	s.appAt(good, good.commit, "")
 	for repository, classes := range map[string][]state.Class{
 		"secret": {state.ClassAuth}, "broken": {state.ClassNetwork}, "gone": {state.ClassNotFound}, "busy": {state.ClassRateLimit},
-		"garbage": nil, "digest": nil, "circle": nil, "page": nil,
+		"garbage": {state.ClassNetwork}, "digest": {state.ClassNetwork}, "circle": {state.ClassNetwork}, "page": {state.ClassNetwork},
 	} {
 		w := s.waits("app2/"+repository, classes...)
 		if w.Tries < 1 || w.Text == "" || w.Class == "" || w.Advice == "" || w.Until.IsZero() {
 			t.Errorf("%s: the status does not tell enough: %+v", repository, w)
 		}
-		t.Logf("%s: %s: %s", repository, w.Class, w.Text)
 	}
 	next := app("1", "c", map[string]any{"main": with(runsImage("hello:1"), "environment", map[string]string{"A": "1"})})
 	p.offer(next, bad)
