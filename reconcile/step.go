@@ -274,7 +274,13 @@ func short(id string) string {
 	return id[:min(12, len(id))]
 }
 
+// name picks the reference that Fetch used: a digest if there is one.
 func name(refs []string, or string) string {
+	for _, r := range refs {
+		if state.Digest(r) != "" {
+			return r
+		}
+	}
 	if len(refs) == 0 {
 		return or
 	}
