@@ -283,7 +283,7 @@ func TestDriftIsRepairedOnAHint(t *testing.T) {
 		d.set(func() { // somebody removes the container
 			a := d.world.Apps["shop"]
 			a.Containers = nil
-			d.world.Apps["shop"] = a
+			d.world = state.World{Apps: map[string]state.AppNow{"shop": a}, Images: d.world.Images}
 		})
 		d.hint <- struct{}{}
 		elapse(time.Minute)
