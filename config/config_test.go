@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -233,9 +232,6 @@ func TestUpdateRefusesWrongValues(t *testing.T) {
 }
 
 func TestUpdateLeavesNothingBehind(t *testing.T) {
-	if runtime.GOOS == "windows" {
-		t.Skip()
-	}
 	dir := t.TempDir()
 	real := filepath.Join(dir, "real.json")
 	must(t, os.WriteFile(real, []byte(`{}`), 0o600))
