@@ -28,13 +28,14 @@ type paper struct {
 	version int
 	changed chan struct{}
 	reports []json.RawMessage
+	over    chan struct{} // closed at the end of the test
 }
 
 const paperUUID = "00000000000000000000000000000001"
 
 // paperCloud starts such a cloud; it asks for no app at first.
 func (s *scene) paperCloud() *paper {
-	p := &paper{scene: s, changed: make(chan struct{})}
+	p := &paper{scene: s, changed: make(chan struct{}), over: make(chan struct{})}
 	p.offer()
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /device/v3/{uuid}/state", p.state)
@@ -46,7 +47,7 @@ func (s *scene) paperCloud() *paper {
 	})
 	server := httptest.NewServer(mux)
 	s.Cleanup(func() {
-		server.CloseClientConnections() // a held question would hold up the end
+		close(p.over) // a held question would hold up the end
 		server.Close()
 	})
 	p.url = server.URL
@@ -82,6 +83,9 @@ func (p *paper) state(w http.ResponseWriter, r *http.Request) {
 		case <-changed:
 		case <-deadline.C:
 			w.WriteHeader(http.StatusNotModified)
+			return
+		case <-p.over:
+			w.WriteHeader(http.StatusServiceUnavailable)
 			return
 		case <-r.Context().Done():
 			return

@@ -152,7 +152,7 @@ func (s *scene) fleet() client.Fleet {
 		}
 		return r
 	}, strings.TrimPrefix(s.Name(), "Test")), "-"))
-	f, err := s.cloud.Client.CreateFleet(s.Context(), name, "generic-amd64")
+	f, err := s.cloud.Client.CreateFleet(s.Context(), name+"-"+client.NewUUID()[:6], "generic-amd64") // -count makes it again
 	s.must(err)
 	return f
 }
