@@ -71,7 +71,11 @@ func choose(p reconcile.Plan, running map[reconcile.Key]flight, goal int, l Limi
 		t := n.Step.Traits()
 		_, already := running[n.Key]
 		held := slices.ContainsFunc(t.Uses, func(r reconcile.Resource) bool { return busy[r] })
-		if already || held || load[t.Lane] >= l.of(t.Lane) || (t.Last && apps[t.App] > 0) {
+		most := l.of(t.Lane)
+		if t.Disruptive && most > 1 {
+			most-- // a place is left for what ends a downtime
+		}
+		if already || held || load[t.Lane] >= most || (t.Last && apps[t.App] > 0) {
 			continue
 		}
 		load[t.Lane]++
