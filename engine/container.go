@@ -27,10 +27,32 @@ func (d doing) start(ctx context.Context, s reconcile.Start) error {
 	if err != nil {
 		return d.fail(what, err)
 	}
-	if err := d.ContainerStart(ctx, id, container.StartOptions{}); err != nil {
-		return fmt.Errorf("%s: %w", what, classifyStart(err))
+	err = d.ContainerStart(ctx, id, container.StartOptions{})
+	if err == nil {
+		return nil
 	}
-	return nil
+	if stuck(err) {
+		err = errors.Join(err, d.makeAnew(ctx, id))
+	}
+	return fmt.Errorf("%s: %w", what, classifyStart(err))
+}
+
+// stuck tells the refusals of an engine that was stopped while it started this
+// container: parts of the attempt are left, and it refuses each further one.
+func stuck(err error) bool {
+	text := err.Error()
+	return strings.Contains(text, "task ") && strings.Contains(text, ": already exists") ||
+		strings.Contains(text, "failed to start shim") && strings.Contains(text, "file exists")
+}
+
+// makeAnew removes a container that never ran, so that the next plan makes
+// another one. One that did run keeps its files: it waits for a person.
+func (d doing) makeAnew(ctx context.Context, id string) error {
+	c, err := d.inspect(ctx, id)
+	if err != nil || c.State.Status != "created" {
+		return err
+	}
+	return d.discard(ctx, id)
 }
 
 // meant says which container a step means: one with an ID, or one made from a

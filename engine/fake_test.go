@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -116,6 +117,33 @@ func TestRemovalInProgressIsWaitedFor(t *testing.T) {
 	want := []string{"DELETE /v1.41/containers/c1?v=1", "GET /v1.41/containers/c1/json", "GET /v1.41/containers/c1/json"}
 	if d := cmp.Diff(want, f.seen); d != "" {
 		t.Error(d)
+	}
+}
+
+// An engine that ended in the middle of a start refuses that container for
+// ever: it goes, if it has never run, and another one is made.
+func TestStuckContainerIsMadeAnew(t *testing.T) {
+	for name, refusal := range map[string]string{
+		"task": `task c1: already exists`,
+		"shim": `failed to start shim: mkdir /run/containerd/moby/c1: file exists: unknown`,
+	} {
+		for status, removed := range map[string]bool{"created": true, "exited": false} {
+			t.Run(name+" "+status, func(t *testing.T) {
+				f := &fake{api: "1.41", answers: map[string][]string{
+					"POST /containers/c1/start": {`500 {"message":"` + refusal + `"}`},
+					"GET /containers/c1/json":   {`200 {"Id":"c1","Name":"/web","State":{"Status":"` + status + `"},"HostConfig":{},"Config":{}}`},
+					"DELETE /containers/c1":     {"204 "},
+				}}
+				err := against(t, f).Do(t.Context(), reconcile.Start{Service: "web", Container: "c1"}, nil)
+				if state.ClassOf(err) != state.ClassEngine || err == nil || !strings.Contains(err.Error(), refusal) {
+					t.Errorf("got %v", err)
+				}
+				got := slices.ContainsFunc(f.seen, func(r string) bool { return strings.HasPrefix(r, "DELETE ") })
+				if got != removed {
+					t.Errorf("removed: %v, want %v: %v", got, removed, f.seen)
+				}
+			})
+		}
 	}
 }
 
