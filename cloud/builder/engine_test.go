@@ -191,6 +191,30 @@ func TestPush(t *testing.T) {
 	t.Run("official framing", func(t *testing.T) { c.framing(t, dir) })
 }
 
+// Services that begin alike are built side by side, and the engine's cache mixes
+// up whose steps are whose. What did not change keeps its digest all the same.
+func TestTwinsKeepTheirDigests(t *testing.T) {
+	c := startCloud(t)
+	files := map[string]string{"docker-compose.yml": "services:\n  one: {build: one}\n  two: {build: two}\n  three: {build: three}\n"}
+	for _, name := range []string{"one", "two", "three"} {
+		files[name+"/Dockerfile"] = "FROM scratch\nCOPY app /app\nENV A=1\nENV B=2\nCOPY own /own\nCMD [\"/app\"]\n"
+		files[name+"/app"] = "the same for all"
+		files[name+"/own"] = name
+	}
+	dir := project(t, files)
+	when := time.Now().Add(-time.Hour)
+	for name := range files { // one time stamp: else their first layers would differ
+		must(t, os.Chtimes(filepath.Join(dir, name), when, when))
+	}
+	first, events, services := c.push(t, dir)
+	if first.Status != event.StatusSuccess {
+		t.Fatalf("push: %s", dump(events))
+	}
+	for range 2 {
+		c.unchanged(t, dir, services)
+	}
+}
+
 // checkPullable pulls by digest from where the rows say, as a device does.
 func (c *cloud) checkPullable(t *testing.T, services map[string]event.Service) {
 	t.Helper()

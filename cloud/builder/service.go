@@ -1,18 +1,22 @@
 package builder
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/distribution/reference"
 	"github.com/docker/docker/api/types/build"
+	"github.com/docker/docker/api/types/image"
 	"golang.org/x/sync/errgroup"
 
 	"deckhand/cloud/builder/event"
@@ -116,8 +120,23 @@ func (j *job) obtain(ctx context.Context, s service, c cached, pool chan struct{
 	if err != nil {
 		return "", refused(err)
 	}
+	if s.build != nil && c.ref != "" {
+		// The engine's cache may have led to another image of the same content,
+		// made at another time. Devices compare digests: they get the old one.
+		if before, err := j.b.engine.api.ImageInspect(ctx, c.ref); err == nil && sameContent(before, info) {
+			info = before
+		}
+	}
 	o.Size = info.Size
 	return info.ID, nil
+}
+
+// sameContent reports whether two images differ in nothing but when they were made.
+func sameContent(a, b image.InspectResponse) bool {
+	was, errA := json.Marshal(a.Config)
+	now, errB := json.Marshal(b.Config)
+	return errA == nil && errB == nil && bytes.Equal(was, now) && a.Architecture == b.Architecture && a.Variant == b.Variant &&
+		slices.Equal(a.RootFS.Layers, b.RootFS.Layers)
 }
 
 // buildFor builds, and builds again without the cache when the engine's cache, which does
