@@ -77,7 +77,6 @@ func TestAPathThatCannotBeALock(t *testing.T) {
 
 // A killed process holds nothing.
 func TestKillReleasesTheLock(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "lock")
 	if p := os.Getenv("LOCKS_TEST_HOLD"); p != "" {
 		l, err := Instance(p)
 		if err != nil {
@@ -89,6 +88,7 @@ func TestKillReleasesTheLock(t *testing.T) {
 		_ = l.Release()
 		return
 	}
+	path := filepath.Join(t.TempDir(), "lock") // not before: a killed child clears nothing up
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=TestKillReleasesTheLock")
 	cmd.Env = append(os.Environ(), "LOCKS_TEST_HOLD="+path)
 	in, err := cmd.StdinPipe()
