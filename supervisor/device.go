@@ -160,8 +160,10 @@ func (d *device) before(s reconcile.Step) error {
 		if _, known := d.specs[s.Service.Hash]; known {
 			return nil
 		}
+		if err := d.store.Specs.Put(s.Service.Hash, s.Service.Spec); err != nil {
+			return err // not known before it is on the disk
+		}
 		d.specs[s.Service.Hash] = s.Service.Spec
-		return d.store.Specs.Put(s.Service.Hash, s.Service.Spec)
 	case reconcile.Stop:
 		d.halted[s.Container] = true
 		return d.store.Halted.Put(s.Container)
@@ -214,9 +216,12 @@ func (d *device) learn(t state.Target, w state.World) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	maps.Copy(d.specs, wanted)
 	if err := d.store.Specs.PutAll(wanted); err != nil {
 		return err
+	}
+	maps.Copy(d.specs, wanted)
+	if w.Apps == nil {
+		return nil // nobody has looked yet: containers may need what looks unused
 	}
 	maps.DeleteFunc(d.specs, func(h string, _ state.Spec) bool { return !keep[h] })
 	return d.store.Specs.Prune(keep)

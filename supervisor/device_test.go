@@ -73,3 +73,43 @@ func TestHalfRemovedImageStaysOurs(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// The cloud's target may come before anybody could look at the engine. What
+// running containers were made of is not forgotten then: it is the reason that
+// people read for their next change.
+func TestATargetBeforeTheFirstLookForgetsNoSpec(t *testing.T) {
+	s, err := store.Open(filepath.Join(t.TempDir(), "deckhand.db"), store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	applied := state.Spec{User: "old"}
+	if err := s.Specs.Put(applied.Hash(), applied); err != nil {
+		t.Fatal(err)
+	}
+	running := state.World{Apps: map[string]state.AppNow{"a": {UUID: "a", Containers: []state.Container{{ID: "c", Hash: applied.Hash()}}}}}
+	d, err := newDevice(&brokenOff{}, s, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name  string
+		world state.World
+		kept  bool
+	}{
+		{"nobody has looked", state.World{}, true},
+		{"its container runs", running, true},
+		{"its container is gone", state.World{Apps: map[string]state.AppNow{}}, false},
+	} {
+		if err := d.learn(state.Target{}, c.world); err != nil {
+			t.Fatal(err)
+		}
+		stored, err := s.Specs.All()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, kept := stored[applied.Hash()]; kept != c.kept {
+			t.Errorf("%s: the spec is kept: %t, want %t", c.name, kept, c.kept)
+		}
+	}
+}

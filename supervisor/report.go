@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"deckhand/config"
@@ -13,8 +14,12 @@ import (
 
 // report tells the cloud about every change until ctx ends.
 func (s *Supervisor) report(ctx context.Context, client *uplink.Client, file *config.File) {
+	var watcher sync.WaitGroup
+	defer watcher.Wait()
+	changed := make(chan struct{}, 1)
+	watcher.Go(func() { s.changes(ctx, changed) })
 	_ = report.Run(ctx, report.Config{
-		Now: func() report.Report { return report.Build(s.reportInput()) }, Changed: s.changes(ctx),
+		Now: func() report.Report { return report.Build(s.reportInput()) }, Changed: changed,
 		Send: client.Report, Memory: s.store.Reports, RetryAfter: uplink.RetryAfter,
 		MaxBackoff: func() time.Duration { return file.Values().PollInterval },
 		OnError: func(err error, next time.Duration) {
@@ -48,22 +53,18 @@ func addresses() string {
 	return report.IPAddresses(all)
 }
 
-// changes sends a hint for every change of the loop's status.
-func (s *Supervisor) changes(ctx context.Context) <-chan struct{} {
-	out := make(chan struct{}, 1)
-	go func() {
-		for {
-			changed := s.runner.Changed()
-			select {
-			case out <- struct{}{}:
-			default:
-			}
-			select {
-			case <-changed:
-			case <-ctx.Done():
-				return
-			}
+// changes sends a hint for every change of the loop's status until ctx ends.
+func (s *Supervisor) changes(ctx context.Context, hints chan<- struct{}) {
+	for {
+		changed := s.runner.Changed()
+		select {
+		case hints <- struct{}{}:
+		default:
 		}
-	}()
-	return out
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
