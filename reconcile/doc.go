@@ -5,6 +5,7 @@
 // same plan. It works in passes, one file each:
 //
 //	diff.go    which steps, and why
+//	images.go  the same for images, which belong to no app alone
 //	facts.go   edges that the engine demands
 //	wishes.go  edges that the update strategies ask for
 //	finish.go  what comes last: commit, then clearing up

@@ -16,7 +16,7 @@ type Limits struct {
 
 // DefaultLimits suits the two to four cores of the devices we run on: more side
 // by side finishes nothing earlier, and each service is down for longer.
-var DefaultLimits = Limits{Work: 4, Download: 3}
+func DefaultLimits() Limits { return Limits{Work: 4, Download: 3} }
 
 // slow is when a step no longer counts against its lane: it waits for a
 // container that takes its time, and the processor is free.

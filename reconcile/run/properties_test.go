@@ -36,7 +36,7 @@ func (d *device) tick() bool {
 	if p.Steps() == 0 && len(d.running) == 0 {
 		return true
 	}
-	start, cancel := choose(p, d.running, d.goal, DefaultLimits, time.Time{})
+	start, cancel := choose(p, d.running, d.goal, DefaultLimits(), time.Time{})
 	for _, k := range cancel {
 		delete(d.running, k)
 	}

@@ -99,7 +99,7 @@ type result struct {
 // New makes a loop.
 func New(cfg Config) *Runner {
 	if cfg.Limits == (Limits{}) {
-		cfg.Limits = DefaultLimits
+		cfg.Limits = DefaultLimits()
 	}
 	if cfg.Event == nil {
 		cfg.Event = func(Event) {}

@@ -59,8 +59,7 @@ func clone(w state.World) state.World {
 	return out
 }
 
-// edit changes one app. An app of which nothing is left is gone, as it is on a
-// real device; only what it committed is remembered.
+// edit changes one app; the first step of an app makes it known.
 func edit(w state.World, app reconcile.App, f func(*state.AppNow) error) (state.World, error) {
 	a := w.Apps[app.UUID]
 	a.UUID, a.ID = app.UUID, app.ID
