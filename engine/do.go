@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/docker/docker/client"
@@ -46,8 +45,11 @@ func (e *Engine) Do(ctx context.Context, step reconcile.Step, progress func(done
 		return d.remove(ctx, s)
 	case reconcile.Rename:
 		return d.rename(ctx, s)
-	case reconcile.Commit:
-		return state.Classify(state.ClassInvalid, errors.New("commit: the store records commits, not the engine"))
+	case reconcile.RemoveVolume, reconcile.CreateAPINetwork, reconcile.Handover:
+		return state.Classify(state.ClassInvalid, fmt.Errorf("%s: not supported yet", step.Title()))
+	case reconcile.Commit, reconcile.Fulfil, reconcile.TakeLocks, reconcile.ReleaseLocks,
+		reconcile.WriteFiles, reconcile.RemoveFiles, reconcile.RequireReboot, reconcile.Reboot:
+		return state.Classify(state.ClassInvalid, fmt.Errorf("%s: not the engine's business", step.Title()))
 	}
 	return state.Classify(state.ClassInvalid, fmt.Errorf("engine knows no step %T", step))
 }

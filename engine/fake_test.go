@@ -198,7 +198,7 @@ func TestIncompleteAnswers(t *testing.T) {
 
 func TestCommitIsNotForTheEngine(t *testing.T) {
 	err := against(t, &fake{api: "1.41"}).Do(t.Context(), reconcile.Commit{Commit: "c"}, nil)
-	if err == nil || !strings.Contains(err.Error(), "store") {
+	if err == nil || !strings.Contains(err.Error(), "not the engine's business") {
 		t.Errorf("%v", err)
 	}
 }

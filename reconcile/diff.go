@@ -293,7 +293,7 @@ func (p *planner) runs(a *appPlan, c state.Container, want state.Service) bool {
 }
 
 func attached(c state.Container, want state.Service) bool {
-	for n := range want.Spec.Networks {
+	for _, n := range want.Spec.AppNetworks() {
 		if !slices.Contains(c.Networks, n) {
 			return false
 		}
@@ -317,7 +317,7 @@ func (p *planner) retire(a *appPlan, c state.Container, why Reason) {
 	a.put(c.Service, strategy.Remove, remove)
 	if c.Up() {
 		stop := p.add(a, Stop{App: a.App, Service: c.Service, Container: c.ID}, rankStop, why)
-		for _, port := range HostPorts(c.Spec) {
+		for _, port := range Exclusive(c.Spec) {
 			p.freed[port] = append(p.freed[port], stop)
 		}
 		a.put(c.Service, strategy.Stop, stop)
@@ -348,7 +348,7 @@ func (p *planner) install(a *appPlan, want state.Service, why Reason) {
 			a.gate = p.graph.add(vertex{gate: "all images of " + a.label(), key: Key("gate images " + a.UUID), rank: rankGate, why: Reason{Cause: whyTogether}})
 		}
 	}
-	for n := range want.Spec.Networks {
+	for _, n := range want.Spec.AppNetworks() {
 		for _, k := range a.fresh["network "+n] {
 			a.order = append(a.order, [2]Key{k, create})
 		}
@@ -365,11 +365,11 @@ func (p *planner) install(a *appPlan, want state.Service, why Reason) {
 }
 
 func (p *planner) start(a *appPlan, want state.Service, container string, why Reason) Key {
-	ports := HostPorts(&want.Spec)
-	k := p.add(a, Start{App: a.App, Service: want.Name, Hash: want.Hash, Image: want.Image, Ports: ports, Container: container}, rankStart, why)
+	needs := Exclusive(&want.Spec)
+	k := p.add(a, Start{App: a.App, Service: want.Name, Hash: want.Hash, Image: want.Image, Needs: needs, Container: container}, rankStart, why)
 	a.put(want.Name, strategy.Start, k)
 	a.starts[want.Name] = k
-	for _, port := range ports {
+	for _, port := range needs {
 		p.ports[port] = append(p.ports[port], k)
 	}
 	return k

@@ -1,6 +1,8 @@
 package reconcile
 
 import (
+	"cmp"
+	"maps"
 	"slices"
 	"strconv"
 
@@ -48,10 +50,11 @@ func (p *planner) portEdges() [][2]Key {
 	return edges
 }
 
-// HostPorts lists the ports of the host that a container publishes, each in one
-// form: "80/tcp". Ports that the engine chooses are not among them, and neither
-// is the address: one on every interface clashes with one on any.
-func HostPorts(s *state.Spec) []string {
+// Exclusive lists what only one running container on the device can have: ports
+// of the host ("80/tcp") and fixed addresses ("front 10.0.0.2"). Ports that the
+// engine chooses are not among them, and neither is a port's address: one on
+// every interface clashes with one on any.
+func Exclusive(s *state.Spec) []string {
 	if s == nil {
 		return nil
 	}
@@ -59,6 +62,13 @@ func HostPorts(s *state.Spec) []string {
 	for _, p := range s.Ports {
 		if p.Published != 0 {
 			out = append(out, strconv.Itoa(p.Published)+"/"+p.Protocol)
+		}
+	}
+	for _, n := range slices.Sorted(maps.Keys(s.Networks)) {
+		for _, ip := range []string{s.Networks[n].IPv4, s.Networks[n].IPv6} {
+			if ip != "" {
+				out = append(out, cmp.Or(s.Networks[n].External, n)+" "+ip)
+			}
 		}
 	}
 	return out

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"strings"
+	"time"
 
 	"deckhand/state"
 )
@@ -21,6 +22,7 @@ type Traits struct {
 	Disruptive    bool       // interrupts a running container
 	Interruptible bool       // can be cancelled half way without harm
 	Last          bool       // starts only when nothing else of its app runs
+	Alone         bool       // starts only when nothing else runs at all
 	Lane          Lane       // whom it competes with
 	App           string     // UUID of its app; empty for images
 	Uses          []Resource // what it changes or relies on
@@ -91,6 +93,41 @@ type (
 		App    App          `json:"app"`
 		Volume state.Volume `json:"volume"`
 	}
+	// RemoveVolume deletes a volume with the data in it, because an intent names
+	// it. A volume that is gone already is no error.
+	RemoveVolume struct {
+		App    App    `json:"app"`
+		Name   string `json:"name"`
+		Intent string `json:"intent"` // its ID
+	}
+	// CreateAPINetwork makes the network on which services reach the
+	// supervisor, in place of one that is not as it should be.
+	CreateAPINetwork struct{}
+	// WriteFiles writes the secrets and configs of a service where its
+	// container finds them.
+	WriteFiles struct {
+		App     App          `json:"app"`
+		Service string       `json:"service"`
+		Hash    string       `json:"hash"` // see state.FilesHash
+		Files   []state.File `json:"-"`
+	}
+	// RemoveFiles deletes secrets and configs that no container uses any more.
+	RemoveFiles struct {
+		App     App    `json:"app"`
+		Service string `json:"service"`
+		Hash    string `json:"hash"`
+	}
+	// TakeLocks takes the update locks of services, all of them or none. By
+	// names the permission under which locks of others are broken; empty: none.
+	TakeLocks struct {
+		App      App      `json:"app"`
+		Services []string `json:"services"` // sorted
+		By       string   `json:"by,omitempty"`
+	}
+	// ReleaseLocks gives up every update lock of an app that is ours.
+	ReleaseLocks struct {
+		App App `json:"app"`
+	}
 	// Create makes a container and attaches it to its networks; it does not run.
 	Create struct {
 		App       App           `json:"app"`
@@ -105,7 +142,7 @@ type (
 		Service   string   `json:"service"`
 		Hash      string   `json:"hash"`
 		Image     string   `json:"image"`
-		Ports     []string `json:"ports,omitempty"` // of the host, see HostPorts
+		Needs     []string `json:"needs,omitempty"` // what it must have to itself, see Exclusive
 		Container string   `json:"container,omitempty"`
 	}
 	// Await waits until the container of a service reaches a condition.
@@ -116,6 +153,18 @@ type (
 		Image     string          `json:"image"`
 		Condition state.Condition `json:"condition"`
 		Container string          `json:"container,omitempty"`
+	}
+	// Handover waits until the new container has taken over from the old one:
+	// it says so with a file, or its health check succeeds, or Timeout is over.
+	// Then the old one may stop; with KeepOld a timeout is a failure instead.
+	Handover struct {
+		App       App           `json:"app"`
+		Service   string        `json:"service"`
+		Hash      string        `json:"hash"`
+		Image     string        `json:"image"`
+		Timeout   time.Duration `json:"timeout"`
+		KeepOld   bool          `json:"keepOld,omitempty"`
+		Container string        `json:"container,omitempty"` // the new one, known as soon as it exists
 	}
 	// Stop stops a container and keeps it.
 	Stop struct {
@@ -143,6 +192,19 @@ type (
 		Commit string   `json:"commit"`
 		Images []string `json:"images"` // references of the release
 	}
+	// Fulfil forgets an intent of which nothing is left to do.
+	Fulfil struct {
+		Intent string           `json:"intent"` // its ID
+		Kind   state.IntentKind `json:"kind"`
+		App    App              `json:"app"`
+	}
+	// RequireReboot notes on the host that a service needs a reboot.
+	RequireReboot struct {
+		App     App    `json:"app"`
+		Service string `json:"service"`
+	}
+	// Reboot restarts the device.
+	Reboot struct{}
 )
 
 // Key implements Step.
@@ -184,6 +246,71 @@ func (s CreateVolume) Key() Key {
 
 // Title implements Step.
 func (s CreateVolume) Title() string { return "create volume " + s.App.label() + "/" + s.Volume.Name }
+
+// Key implements Step.
+func (s RemoveVolume) Key() Key { return key("remove volume", s.App.UUID+"/"+s.Name, s.Intent) }
+
+// Title implements Step.
+func (s RemoveVolume) Title() string { return "remove volume " + s.App.label() + "/" + s.Name }
+
+// Key implements Step.
+func (s CreateAPINetwork) Key() Key { return "create API network" }
+
+// Title implements Step.
+func (s CreateAPINetwork) Title() string { return "create network " + state.APINetworkName }
+
+// Key implements Step.
+func (s WriteFiles) Key() Key { return key("write files", s.App.UUID+"/"+s.Service, s.Hash) }
+
+// Title implements Step.
+func (s WriteFiles) Title() string { return "write files of " + s.App.label() + "/" + s.Service }
+
+// Key implements Step.
+func (s RemoveFiles) Key() Key { return key("remove files", s.App.UUID+"/"+s.Service, s.Hash) }
+
+// Title implements Step.
+func (s RemoveFiles) Title() string { return "remove files of " + s.App.label() + "/" + s.Service }
+
+// Key implements Step.
+func (s TakeLocks) Key() Key { return key("take locks", s.App.UUID) }
+
+// Title implements Step.
+func (s TakeLocks) Title() string {
+	if s.By != "" {
+		return "break locks of " + s.App.label()
+	}
+	return "take locks of " + s.App.label()
+}
+
+// Key implements Step.
+func (s ReleaseLocks) Key() Key { return key("release locks", s.App.UUID) }
+
+// Title implements Step.
+func (s ReleaseLocks) Title() string { return "release locks of " + s.App.label() }
+
+// Key implements Step.
+func (s Handover) Key() Key { return key("hand over", s.App.UUID+"/"+s.Service, s.Hash, s.Image) }
+
+// Title implements Step.
+func (s Handover) Title() string { return "hand over to new " + s.App.label() + "/" + s.Service }
+
+// Key implements Step.
+func (s Fulfil) Key() Key { return key("fulfil", s.Intent) }
+
+// Title implements Step.
+func (s Fulfil) Title() string { return "end the request to " + string(s.Kind) + " " + s.App.label() }
+
+// Key implements Step.
+func (s RequireReboot) Key() Key { return key("require reboot", s.App.UUID+"/"+s.Service) }
+
+// Title implements Step.
+func (s RequireReboot) Title() string { return "require reboot for " + s.App.label() + "/" + s.Service }
+
+// Key implements Step.
+func (s Reboot) Key() Key { return "reboot" }
+
+// Title implements Step.
+func (s Reboot) Title() string { return "reboot" }
 
 // Key implements Step.
 func (s Create) Key() Key {
@@ -245,18 +372,28 @@ func (s Commit) Title() string {
 	return "commit " + s.App.label() + " " + short(s.Commit)
 }
 
-func (Fetch) step()         {}
-func (RemoveImage) step()   {}
-func (CreateNetwork) step() {}
-func (RemoveNetwork) step() {}
-func (CreateVolume) step()  {}
-func (Create) step()        {}
-func (Start) step()         {}
-func (Await) step()         {}
-func (Stop) step()          {}
-func (Remove) step()        {}
-func (Rename) step()        {}
-func (Commit) step()        {}
+func (RemoveVolume) step()     {}
+func (CreateAPINetwork) step() {}
+func (WriteFiles) step()       {}
+func (RemoveFiles) step()      {}
+func (TakeLocks) step()        {}
+func (ReleaseLocks) step()     {}
+func (Handover) step()         {}
+func (Fulfil) step()           {}
+func (RequireReboot) step()    {}
+func (Reboot) step()           {}
+func (Fetch) step()            {}
+func (RemoveImage) step()      {}
+func (CreateNetwork) step()    {}
+func (RemoveNetwork) step()    {}
+func (CreateVolume) step()     {}
+func (Create) step()           {}
+func (Start) step()            {}
+func (Await) step()            {}
+func (Stop) step()             {}
+func (Remove) step()           {}
+func (Rename) step()           {}
+func (Commit) step()           {}
 
 func key(kind string, parts ...string) Key {
 	k := kind

@@ -32,13 +32,63 @@ func (s CreateVolume) Traits() Traits {
 }
 
 // Traits implements Step.
+func (s RemoveVolume) Traits() Traits {
+	return Traits{App: s.App.UUID, Uses: []Resource{volume(s.App, s.Name)}}
+}
+
+// Traits implements Step.
+func (s CreateAPINetwork) Traits() Traits { return Traits{Uses: []Resource{apiNetwork}} }
+
+// Traits implements Step.
+func (s WriteFiles) Traits() Traits {
+	return Traits{App: s.App.UUID, Uses: []Resource{files(s.App, s.Service, s.Hash)}}
+}
+
+// Traits implements Step.
+func (s RemoveFiles) Traits() Traits {
+	return Traits{App: s.App.UUID, Uses: []Resource{files(s.App, s.Service, s.Hash)}}
+}
+
+// Traits implements Step.
+func (s TakeLocks) Traits() Traits {
+	return Traits{App: s.App.UUID, Interruptible: true, Uses: []Resource{locks(s.App)}}
+}
+
+// Traits implements Step.
+func (s ReleaseLocks) Traits() Traits {
+	return Traits{App: s.App.UUID, Uses: []Resource{locks(s.App)}}
+}
+
+// Traits implements Step.
+func (s Handover) Traits() Traits {
+	t := ofService(s.App, s.Service)
+	t.Interruptible, t.Lane = true, Wait
+	return t
+}
+
+// Traits implements Step.
+func (s Fulfil) Traits() Traits { return Traits{App: s.App.UUID, Last: true} }
+
+// Traits implements Step.
+func (s RequireReboot) Traits() Traits { return ofService(s.App, s.Service) }
+
+// Traits implements Step.
+func (s Reboot) Traits() Traits { return Traits{Disruptive: true, Alone: true} }
+
+// Traits implements Step.
 func (s Create) Traits() Traits {
 	t := Traits{App: s.App.UUID, Uses: []Resource{service(s.App, s.Service.Name), image(s.Service.Image)}}
-	for n := range s.Service.Spec.Networks {
+	for _, n := range s.Service.Spec.AppNetworks() {
 		t.Uses = append(t.Uses, network(s.App, n))
 	}
 	for _, v := range namedVolumes(s.Service.Spec) {
 		t.Uses = append(t.Uses, volume(s.App, v))
+	}
+	if hash := state.FilesHash(s.Service.Spec.Files); hash != "" {
+		t.Uses = append(t.Uses, files(s.App, s.Service.Name, hash))
+	}
+	if s.Service.Spec.UsesAPINetwork() {
+		t.Uses = append(t.Uses, apiNetwork)
 	}
 	return t
 }
@@ -46,7 +96,7 @@ func (s Create) Traits() Traits {
 // Traits implements Step.
 func (s Start) Traits() Traits {
 	t := ofService(s.App, s.Service)
-	for _, p := range s.Ports {
+	for _, p := range s.Needs {
 		t.Uses = append(t.Uses, Resource("port "+p))
 	}
 	return t
@@ -63,6 +113,7 @@ func (s Await) Traits() Traits {
 func (s Stop) Traits() Traits {
 	t := ofService(s.App, s.Service)
 	t.Disruptive = true
+	t.Uses = append(t.Uses, locks(s.App))
 	return t
 }
 
@@ -70,7 +121,11 @@ func (s Stop) Traits() Traits {
 func (s Remove) Traits() Traits { return ofService(s.App, s.Service) }
 
 // Traits implements Step.
-func (s Rename) Traits() Traits { return ofService(s.App, s.Service) }
+func (s Rename) Traits() Traits {
+	t := ofService(s.App, s.Service)
+	t.Uses = append(t.Uses, locks(s.App))
+	return t
+}
 
 // Traits implements Step.
 func (s Commit) Traits() Traits { return Traits{App: s.App.UUID, Last: true} }
@@ -87,6 +142,12 @@ func image(ref string) Resource {
 	return Resource("image " + ref)
 }
 
+const apiNetwork = Resource("API network")
+
+func locks(a App) Resource { return Resource("locks " + a.UUID) }
+func files(a App, service, hash string) Resource {
+	return Resource("files " + a.UUID + "/" + service + " " + hash)
+}
 func service(a App, name string) Resource { return Resource("service " + a.UUID + "/" + name) }
 func network(a App, name string) Resource { return Resource("network " + a.UUID + "/" + name) }
 func volume(a App, name string) Resource  { return Resource("volume " + a.UUID + "/" + name) }
@@ -95,7 +156,7 @@ func volume(a App, name string) Resource  { return Resource("volume " + a.UUID +
 func namedVolumes(s state.Spec) []string {
 	var out []string
 	for _, m := range s.Mounts {
-		if m.Type == "volume" && m.Source != "" {
+		if m.Type == "volume" && m.Source != "" && !m.External {
 			out = append(out, m.Source)
 		}
 	}

@@ -51,7 +51,7 @@ func (d *Duration) UnmarshalText(b []byte) error {
 }
 
 // Change is one field that differs. Was and Now are empty for environment
-// variables: their values may be secrets and never leave the process.
+// variables, secrets and configs: their values never leave the process.
 type Change struct {
 	Field string `json:"field"` // compose path, for example environment.LOG_LEVEL
 	Was   string `json:"was,omitempty"`
@@ -98,7 +98,7 @@ func Diff(was, now any) []Change {
 }
 
 func change(field, was string, had bool, now string, has bool) Change {
-	if strings.HasPrefix(field, "environment.") {
+	if strings.HasPrefix(field, "environment.") || field == "files" {
 		switch {
 		case !had:
 			return Change{Field: field + " added"}

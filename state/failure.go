@@ -22,6 +22,7 @@ const (
 	ClassInvalid   Class = "invalid"    // the request itself is wrong; only a new release helps
 	ClassTimeout   Class = "timeout"    // no answer, or a condition not reached in time
 	ClassCancelled Class = "cancelled"  // we stopped it ourselves
+	ClassLocked    Class = "locked"     // somebody holds an update lock
 )
 
 // Advice tells a person what to do about a failure of this class.
@@ -47,6 +48,8 @@ func (c Class) Advice() string {
 		return "correct the release and push it again"
 	case ClassTimeout:
 		return "see the log of the service that is waited for"
+	case ClassLocked:
+		return "wait until the lock is given up, or override it"
 	case ClassCancelled:
 		return "nothing: it was replaced by something newer"
 	}

@@ -23,6 +23,14 @@ const (
 	LabelProject = "io.deckhand.project"
 )
 
+// The network on which services reach the supervisor: its name on the host, its
+// addresses, and ours on it. Users' firewalls and programs name them.
+const (
+	APINetworkName    = "supervisor0"
+	APINetworkSubnet  = "10.114.104.0/25"
+	APINetworkGateway = "10.114.104.1"
+)
+
 // ContainerName is <service>_<imageId>_<releaseId>_<commit>. The name is the
 // only part of a container that can change without a restart, so the release
 // is written there and in no label.

@@ -1,5 +1,10 @@
 package state
 
+import (
+	"slices"
+	"strings"
+)
+
 // Spec is everything about a service that decides what its container is made
 // like, in canonical form: lists that mean sets are sorted, defaults are filled
 // in, units are base units. Two services whose Specs are equal are the same
@@ -19,7 +24,7 @@ type Spec struct {
 	Hostname    string                `json:"hostname,omitempty"`
 	Domainname  string                `json:"domainname,omitempty"`
 	MacAddress  string                `json:"mac_address,omitempty"`
-	NetworkMode string                `json:"network_mode,omitempty"` // host, none, bridge; empty: Networks
+	NetworkMode string                `json:"network_mode,omitempty"` // host, none, bridge, service:NAME, container:NAME; empty: Networks
 	Networks    map[string]Attachment `json:"networks,omitempty"`     // by short name
 	MainNetwork string                `json:"main_network,omitempty"` // the one given at create
 	Ports       []Port                `json:"ports,omitempty"`        // sorted
@@ -28,6 +33,9 @@ type Spec struct {
 	DNSSearch   []string              `json:"dns_search,omitempty"`   // order matters
 	DNSOpt      []string              `json:"dns_opt,omitempty"`
 
+	Features []string `json:"features,omitempty"` // of labels io.balena.features.*, sorted
+
+	Files  []File            `json:"files,omitempty"`   // secrets and configs, sorted by Target
 	Mounts []Mount           `json:"volumes,omitempty"` // sorted by Target
 	Tmpfs  map[string]string `json:"tmpfs,omitempty"`   // path → mount options
 
@@ -73,6 +81,17 @@ type Attachment struct {
 	IPv4        string   `json:"ipv4_address,omitempty"`
 	IPv6        string   `json:"ipv6_address,omitempty"`
 	LinkLocalIP []string `json:"link_local_ips,omitempty"`
+	External    string   `json:"external,omitempty"` // the engine's name of a network that is not the app's
+}
+
+// File is a secret or a config: content that the container finds in a read-only
+// file. It is kept in memory-backed files and never in a label or a log.
+type File struct {
+	Target  string `json:"target"` // path in the container
+	UID     int    `json:"uid,omitempty"`
+	GID     int    `json:"gid,omitempty"`
+	Mode    uint32 `json:"mode,omitempty"` // permissions; zero: 0444
+	Content []byte `json:"content,omitempty"`
 }
 
 // Port is one published port. Ranges are expanded.
@@ -85,8 +104,9 @@ type Port struct {
 
 // Mount is one volume or tmpfs inside the container.
 type Mount struct {
-	Type     string `json:"type"`             // volume or tmpfs
-	Source   string `json:"source,omitempty"` // short volume name; empty: anonymous
+	Type     string `json:"type"`               // volume or tmpfs
+	Source   string `json:"source,omitempty"`   // short volume name; empty: anonymous
+	External bool   `json:"external,omitempty"` // Source is the engine's name of a volume that is not the app's
 	Target   string `json:"target"`
 	ReadOnly bool   `json:"read_only,omitempty"`
 	NoCopy   bool   `json:"nocopy,omitempty"`
@@ -138,4 +158,45 @@ type VolumeSpec struct {
 	Driver     string            `json:"driver"`
 	DriverOpts map[string]string `json:"driver_opts,omitempty"`
 	Labels     map[string]string `json:"labels,omitempty"` // user labels only
+}
+
+// FeatureAPI lets a service reach the supervisor's API over a network made for
+// that, see APINetworkName.
+const FeatureAPI = "supervisor-api"
+
+// UsesAPINetwork reports whether the container joins the API network. On the
+// host's network it reaches the API without.
+func (s Spec) UsesAPINetwork() bool {
+	return slices.Contains(s.Features, FeatureAPI) && s.NetworkMode != "host" && s.NetworkOwner() == "" &&
+		!strings.HasPrefix(s.NetworkMode, "container:") && s.NetworkMode != "none"
+}
+
+// NetworkOwner is the service whose network the container uses; "": its own.
+func (s Spec) NetworkOwner() string {
+	name, _ := strings.CutPrefix(s.NetworkMode, "service:")
+	if name == s.NetworkMode {
+		return ""
+	}
+	return name
+}
+
+// AppNetworks lists the networks of the app that the container joins, by short
+// name, sorted; external ones are left out.
+func (s Spec) AppNetworks() []string {
+	var out []string
+	for name, a := range s.Networks {
+		if a.External == "" {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// FilesHash names the content of a service's files; "" for none.
+func FilesHash(files []File) string {
+	if len(files) == 0 {
+		return ""
+	}
+	return hash(files)
 }

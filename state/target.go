@@ -14,6 +14,7 @@ type App struct {
 	ID    int64  `json:"id"`
 	Name  string `json:"name"`
 	Class string `json:"class,omitempty"` // fleet, app or block
+	Host  bool   `json:"host,omitempty"`  // an app of the host: only its services for the data partition are here
 
 	// Commit and ReleaseID name the wanted release. An empty Commit means
 	// that the app has no release: nothing of it should run.
@@ -39,6 +40,14 @@ type Service struct {
 	Running  bool   `json:"running"`            // false: create it, do not run it
 	Strategy string `json:"strategy,omitempty"` // a row of strategy.All
 
+	// HandoverTimeout is how long the old container waits for the new one under
+	// the strategy hand-over; zero: strategy.HandoverTimeout. KeepOld: when the
+	// time is over the old one stays and the release has failed.
+	HandoverTimeout Duration `json:"handoverTimeout,omitempty"`
+	KeepOld         bool     `json:"keepOld,omitempty"`
+
+	RequiresReboot bool `json:"requiresReboot,omitempty"` // a new container first runs after a reboot
+
 	DependsOn []Dependency `json:"dependsOn,omitempty"` // sorted by Service
 
 	Spec Spec   `json:"spec"`
@@ -59,16 +68,20 @@ const (
 type Dependency struct {
 	Service   string    `json:"service"`
 	Condition Condition `json:"condition"`
+	Optional  bool      `json:"optional,omitempty"` // the dependent starts even if the condition is not reached
+	Restart   bool      `json:"restart,omitempty"`  // the dependent restarts when the dependency is replaced
 }
 
-// Network is a wanted network of an app.
+// Network is a wanted network of an app. External ones are not listed: see
+// Attachment.External.
 type Network struct {
 	Name string      `json:"name"` // short name, unique in its app
 	Spec NetworkSpec `json:"spec"`
 	Hash string      `json:"hash"`
 }
 
-// Volume is a wanted volume of an app.
+// Volume is a wanted volume of an app. External ones are not listed: see
+// Mount.External.
 type Volume struct {
 	Name string     `json:"name"` // short name, unique in its app
 	Spec VolumeSpec `json:"spec"`

@@ -6,6 +6,18 @@ package state
 type World struct {
 	Apps   map[string]AppNow `json:"apps,omitempty"`   // by app UUID
 	Images map[string]Image  `json:"images,omitempty"` // by engine image ID
+
+	Intents   []Intent   `json:"intents,omitempty"`   // what people asked for, oldest first
+	Overrides []Override `json:"overrides,omitempty"` // permissions to break update locks, in force now
+
+	// APINetwork: the network on which services reach the supervisor exists and
+	// is as it should be.
+	APINetwork bool `json:"apiNetwork,omitempty"`
+
+	Boot          int64 `json:"boot,omitempty"`          // when the device started, Unix seconds
+	RebootPending bool  `json:"rebootPending,omitempty"` // a reboot was asked for since then
+
+	NoLocks bool `json:"noLocks,omitempty"` // there are no lock folders: nobody can hold a lock
 }
 
 // AppNow is the part of one app that exists on the device.
@@ -21,6 +33,34 @@ type AppNow struct {
 	Containers []Container  `json:"containers,omitempty"` // oldest first, then by ID
 	Networks   []NetworkNow `json:"networks,omitempty"`   // by name, then ID: the engine allows duplicates
 	Volumes    []VolumeNow  `json:"volumes,omitempty"`    // by name
+	Files      []FilesNow   `json:"files,omitempty"`      // secrets and configs on the device
+
+	Locked    []string   `json:"locked,omitempty"`    // services whose update lock we hold, sorted
+	UserLocks []UserLock `json:"userLocks,omitempty"` // locks that others hold, by service
+
+	// Handovers holds the outcome of the last hand-over of a service, until a
+	// container is made for it again.
+	Handovers map[string]Handover `json:"handovers,omitempty"`
+}
+
+// UserLock is an update lock that is not ours.
+type UserLock struct {
+	Service string `json:"service"`
+	Holder  string `json:"holder"` // for people: the file and its owner
+	Since   int64  `json:"since"`  // Unix seconds
+}
+
+// Handover is how the hand-over to a new container ended.
+type Handover struct {
+	Hash   string `json:"hash"`  // of the new container's spec
+	Image  string `json:"image"` // its reference
+	Failed bool   `json:"failed,omitempty"`
+}
+
+// FilesNow are the files that were written for a service.
+type FilesNow struct {
+	Service string `json:"service"`
+	Hash    string `json:"hash"` // see FilesHash
 }
 
 // Phase is the engine's word for the state of a container.
@@ -57,7 +97,11 @@ type Container struct {
 	Health   string `json:"health,omitempty"`   // starting, healthy, unhealthy; empty: no health check
 	ExitCode int    `json:"exitCode,omitempty"` // meaningful when Phase is Exited
 	Halted   bool   `json:"halted,omitempty"`   // we stopped it, so we may start it again
+	Refused  string `json:"refused,omitempty"`  // Exited because the engine could not start it: its words
 	Created  int64  `json:"created"`            // Unix seconds
+
+	API          bool   `json:"api,omitempty"`          // attached to the API network that exists now
+	NetworkOwner string `json:"networkOwner,omitempty"` // ID of the container whose network it uses
 
 	Networks []string `json:"networks,omitempty"` // short names of the app's networks it is attached to, sorted
 	Volumes  []string `json:"volumes,omitempty"`  // short names of the app's volumes it mounts, sorted

@@ -173,7 +173,9 @@ func (d *device) before(s reconcile.Step) error {
 		d.images[s.ID] = true
 		return d.store.Images.Put(s.ID)
 	case reconcile.CreateNetwork, reconcile.RemoveNetwork, reconcile.CreateVolume,
-		reconcile.Start, reconcile.Await, reconcile.Remove, reconcile.Rename, reconcile.Commit:
+		reconcile.Start, reconcile.Await, reconcile.Remove, reconcile.Rename, reconcile.Commit,
+		reconcile.RemoveVolume, reconcile.CreateAPINetwork, reconcile.Handover, reconcile.Fulfil, reconcile.TakeLocks,
+		reconcile.ReleaseLocks, reconcile.WriteFiles, reconcile.RemoveFiles, reconcile.RequireReboot, reconcile.Reboot:
 	}
 	return nil
 }
@@ -195,7 +197,9 @@ func (d *device) after(s reconcile.Step) error {
 		delete(d.halted, s.Container)
 		return d.store.Halted.Remove(s.Container)
 	case reconcile.Fetch, reconcile.CreateNetwork, reconcile.RemoveNetwork, reconcile.CreateVolume,
-		reconcile.Create, reconcile.Await, reconcile.Stop, reconcile.Rename, reconcile.Commit:
+		reconcile.Create, reconcile.Await, reconcile.Stop, reconcile.Rename, reconcile.Commit,
+		reconcile.RemoveVolume, reconcile.CreateAPINetwork, reconcile.Handover, reconcile.Fulfil, reconcile.TakeLocks,
+		reconcile.ReleaseLocks, reconcile.WriteFiles, reconcile.RemoveFiles, reconcile.RequireReboot, reconcile.Reboot:
 	}
 	return nil
 }

@@ -172,7 +172,16 @@ func concerns(step reconcile.Step, t state.Target, uuid, service string) bool {
 		return is(x.App, x.Service)
 	case reconcile.Rename:
 		return is(x.App, x.Service)
-	case reconcile.RemoveImage, reconcile.CreateNetwork, reconcile.RemoveNetwork, reconcile.CreateVolume, reconcile.Commit:
+	case reconcile.Handover:
+		return is(x.App, x.Service)
+	case reconcile.WriteFiles:
+		return is(x.App, x.Service)
+	case reconcile.RemoveFiles:
+		return is(x.App, x.Service)
+	case reconcile.RequireReboot:
+		return is(x.App, x.Service)
+	case reconcile.RemoveImage, reconcile.CreateNetwork, reconcile.RemoveNetwork, reconcile.CreateVolume, reconcile.RemoveVolume,
+		reconcile.CreateAPINetwork, reconcile.TakeLocks, reconcile.ReleaseLocks, reconcile.Commit, reconcile.Fulfil, reconcile.Reboot:
 	}
 	return false
 }

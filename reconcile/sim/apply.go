@@ -31,15 +31,46 @@ func Apply(w state.World, s reconcile.Step) (state.World, error) {
 	case reconcile.Create:
 		return edit(w, s.App, func(a *state.AppNow) error { return create(w, a, s) })
 	case reconcile.Start:
+		for _, i := range w.Intents {
+			if i.Kind == state.Start {
+				w.Intents = strike(w.Intents, i.ID, s.Container)
+			}
+		}
 		return edit(w, s.App, func(a *state.AppNow) error { return start(w, a, s) })
 	case reconcile.Await:
 		return edit(w, s.App, func(a *state.AppNow) error { return await(w, a, s) })
 	case reconcile.Stop:
 		return edit(w, s.App, func(a *state.AppNow) error { return stop(a, s) })
 	case reconcile.Remove:
+		for _, i := range w.Intents {
+			w.Intents = strike(w.Intents, i.ID, s.Container)
+		}
 		return edit(w, s.App, func(a *state.AppNow) error { return remove(a, s) })
 	case reconcile.Rename:
 		return edit(w, s.App, func(a *state.AppNow) error { return rename(a, s) })
+	case reconcile.RemoveVolume:
+		w.Intents = strike(w.Intents, s.Intent, s.Name)
+		return edit(w, s.App, func(a *state.AppNow) error { return removeVolume(a, s) })
+	case reconcile.CreateAPINetwork:
+		return createAPINetwork(w)
+	case reconcile.WriteFiles:
+		return edit(w, s.App, func(a *state.AppNow) error { return writeFiles(a, s) })
+	case reconcile.RemoveFiles:
+		return edit(w, s.App, func(a *state.AppNow) error { return removeFiles(a, s) })
+	case reconcile.TakeLocks:
+		return edit(w, s.App, func(a *state.AppNow) error { return takeLocks(a, s) })
+	case reconcile.ReleaseLocks:
+		return edit(w, s.App, func(a *state.AppNow) error { a.Locked = nil; return nil })
+	case reconcile.Handover:
+		return edit(w, s.App, func(a *state.AppNow) error { return handover(w, a, s) })
+	case reconcile.Fulfil:
+		w.Intents = slices.DeleteFunc(w.Intents, func(i state.Intent) bool { return i.ID == s.Intent })
+		return w, nil
+	case reconcile.RequireReboot:
+		w.RebootPending = true
+		return w, nil
+	case reconcile.Reboot:
+		return reboot(w), nil
 	case reconcile.Commit:
 		return edit(w, s.App, func(a *state.AppNow) error { a.Commit, a.Images = s.Commit, s.Images; return nil })
 	}
@@ -48,11 +79,14 @@ func Apply(w state.World, s reconcile.Step) (state.World, error) {
 
 // clone copies what the steps change.
 func clone(w state.World) state.World {
-	out := state.World{Apps: map[string]state.AppNow{}, Images: map[string]state.Image{}}
+	out := w
+	out.Apps, out.Images, out.Intents = map[string]state.AppNow{}, map[string]state.Image{}, slices.Clone(w.Intents)
 	for uuid, a := range w.Apps {
 		a.Containers = slices.Clone(a.Containers)
 		a.Networks = slices.Clone(a.Networks)
 		a.Volumes = slices.Clone(a.Volumes)
+		a.Files = slices.Clone(a.Files)
+		a.Handovers = maps.Clone(a.Handovers)
 		out.Apps[uuid] = a
 	}
 	maps.Copy(out.Images, w.Images)
@@ -141,7 +175,7 @@ func create(w state.World, a *state.AppNow, s reconcile.Create) error {
 		ReleaseID: s.ReleaseID, Commit: s.Commit,
 		Image: id, Hash: s.Service.Hash, Spec: &spec, Phase: state.Created,
 	}
-	for n := range spec.Networks {
+	for _, n := range spec.AppNetworks() {
 		found := 0
 		for _, have := range a.Networks {
 			if have.Name == n {
@@ -164,6 +198,10 @@ func create(w state.World, a *state.AppNow, s reconcile.Create) error {
 		c.Volumes = append(c.Volumes, m.Source)
 	}
 	slices.Sort(c.Volumes)
+	if err := surroundings(w, a, s, &c); err != nil {
+		return err
+	}
+	delete(a.Handovers, s.Service.Name)
 	last := int64(0)
 	for i, have := range a.Containers {
 		if have.Name == c.Name {
@@ -174,6 +212,32 @@ func create(w state.World, a *state.AppNow, s reconcile.Create) error {
 	c.Created = last + 1
 	c.ID = fmt.Sprintf("c%d", c.Created)
 	a.Containers = append(a.Containers, c)
+	return nil
+}
+
+// surroundings checks what a container refers to beside networks and volumes.
+func surroundings(w state.World, a *state.AppNow, s reconcile.Create, c *state.Container) error {
+	spec := s.Service.Spec
+	if h := state.FilesHash(spec.Files); h != "" && !slices.Contains(a.Files, state.FilesNow{Service: c.Service, Hash: h}) {
+		return fmt.Errorf("create %s: bind source path does not exist: files %s", c.Service, h)
+	}
+	if spec.UsesAPINetwork() {
+		if !w.APINetwork {
+			return fmt.Errorf("create %s: network %s not found", c.Service, state.APINetworkName)
+		}
+		c.API = true
+	}
+	if owner := spec.NetworkOwner(); owner != "" {
+		// The newest container of the service is the one that stays.
+		for _, o := range a.Containers {
+			if o.Service == owner {
+				c.NetworkOwner = o.ID
+			}
+		}
+		if c.NetworkOwner == "" {
+			return fmt.Errorf("create %s: no container of %s", c.Service, owner)
+		}
+	}
 	return nil
 }
 
@@ -193,9 +257,6 @@ func start(w state.World, a *state.AppNow, s reconcile.Start) error {
 		if c.Service != s.Service {
 			continue
 		}
-		if c.Up() {
-			return fmt.Errorf("start %s: %s still runs and holds its ports", s.Service, c.ID)
-		}
 		if is(w, c, s.Hash, s.Image, s.Container) {
 			at = i
 		}
@@ -204,32 +265,54 @@ func start(w state.World, a *state.AppNow, s reconcile.Start) error {
 		return fmt.Errorf("start %s: no such container", s.Service)
 	}
 	c := &a.Containers[at]
-	if by := portHolder(w, *c); by != "" {
-		return fmt.Errorf("start %s: port is already allocated by %s", s.Service, by)
+	if by := holder(w, *c); by != "" {
+		return fmt.Errorf("start %s: port or address is already allocated by %s", s.Service, by)
 	}
-	c.Phase, c.Halted, c.Health = state.Running, false, ""
+	if err := joined(w, a, *c); err != nil {
+		return fmt.Errorf("start %s: %w", s.Service, err)
+	}
+	c.Phase, c.Halted, c.Health, c.Refused = state.Running, false, "", ""
 	if c.Spec != nil && c.Spec.Healthcheck != nil {
 		c.Health = "starting"
 	}
 	return nil
 }
 
-// portHolder finds a running container that publishes a port of this one.
-func portHolder(w state.World, c state.Container) string {
-	mine := reconcile.HostPorts(c.Spec)
+// holder finds a running container that has something to itself which this one
+// needs as well.
+func holder(w state.World, c state.Container) string {
+	mine := reconcile.Exclusive(c.Spec)
 	for _, uuid := range slices.Sorted(maps.Keys(w.Apps)) {
 		for _, other := range w.Apps[uuid].Containers {
 			if other.ID == c.ID && other.Service == c.Service || !other.Up() {
 				continue
 			}
-			for _, p := range reconcile.HostPorts(other.Spec) {
-				if slices.Contains(mine, p) {
+			for _, x := range reconcile.Exclusive(other.Spec) {
+				if slices.Contains(mine, x) {
 					return other.ID
 				}
 			}
 		}
 	}
 	return ""
+}
+
+// joined refuses a container that uses the network of one that does not run, or
+// whose files are missing.
+func joined(w state.World, a *state.AppNow, c state.Container) error {
+	if c.NetworkOwner != "" && !slices.ContainsFunc(a.Containers, func(o state.Container) bool { return o.ID == c.NetworkOwner && o.Up() }) {
+		return fmt.Errorf("cannot join network of a non running container: %s", c.NetworkOwner)
+	}
+	if c.Spec == nil {
+		return nil
+	}
+	if h := state.FilesHash(c.Spec.Files); h != "" && !slices.Contains(a.Files, state.FilesNow{Service: c.Service, Hash: h}) {
+		return fmt.Errorf("bind source path does not exist: files %s", h)
+	}
+	if c.Spec.UsesAPINetwork() && !w.APINetwork {
+		return fmt.Errorf("network %s not found", state.APINetworkName)
+	}
+	return nil
 }
 
 // is reports whether a container is the one a step means: by its ID if the step
@@ -311,4 +394,101 @@ func number(id string) int {
 		n = n*10 + int(r-'0')
 	}
 	return n
+}
+
+func takeLocks(a *state.AppNow, s reconcile.TakeLocks) error {
+	for _, l := range a.UserLocks {
+		if slices.Contains(s.Services, l.Service) && s.By == "" {
+			return fmt.Errorf("update lock of %s is held by %s", l.Service, l.Holder)
+		}
+	}
+	a.UserLocks = slices.DeleteFunc(slices.Clone(a.UserLocks), func(l state.UserLock) bool { return slices.Contains(s.Services, l.Service) })
+	a.Locked = slices.Compact(slices.Sorted(slices.Values(slices.Concat(a.Locked, s.Services))))
+	return nil
+}
+
+func removeVolume(a *state.AppNow, s reconcile.RemoveVolume) error {
+	for _, c := range a.Containers {
+		if slices.Contains(c.Volumes, s.Name) {
+			return fmt.Errorf("remove %s: volume is in use by %s", s.Name, c.ID)
+		}
+	}
+	a.Volumes = slices.DeleteFunc(a.Volumes, func(v state.VolumeNow) bool { return v.Name == s.Name })
+	return nil
+}
+
+func createAPINetwork(w state.World) (state.World, error) {
+	for _, a := range w.Apps {
+		for _, c := range a.Containers {
+			if c.API {
+				return w, fmt.Errorf("network %s has active endpoints: %s", state.APINetworkName, c.ID)
+			}
+		}
+	}
+	w.APINetwork = true
+	return w, nil
+}
+
+func writeFiles(a *state.AppNow, s reconcile.WriteFiles) error {
+	if f := (state.FilesNow{Service: s.Service, Hash: s.Hash}); !slices.Contains(a.Files, f) {
+		a.Files = append(a.Files, f)
+	}
+	return nil
+}
+
+func removeFiles(a *state.AppNow, s reconcile.RemoveFiles) error {
+	for _, c := range a.Containers {
+		if c.Service == s.Service && c.Spec != nil && state.FilesHash(c.Spec.Files) == s.Hash {
+			return fmt.Errorf("files of %s are used by %s", s.Service, c.ID)
+		}
+	}
+	a.Files = slices.DeleteFunc(a.Files, func(f state.FilesNow) bool { return f == state.FilesNow{Service: s.Service, Hash: s.Hash} })
+	return nil
+}
+
+// handover models the good end: the new container says that it has taken over.
+func handover(w state.World, a *state.AppNow, s reconcile.Handover) error {
+	for _, c := range a.Containers {
+		if c.Service == s.Service && c.Up() && is(w, c, s.Hash, s.Image, s.Container) {
+			if a.Handovers == nil {
+				a.Handovers = map[string]state.Handover{}
+			}
+			a.Handovers[s.Service] = state.Handover{Hash: s.Hash, Image: s.Image}
+			return nil
+		}
+	}
+	return fmt.Errorf("hand over %s: the new container does not run", s.Service)
+}
+
+// strike takes an object off what is left of an intent.
+func strike(intents []state.Intent, id, object string) []state.Intent {
+	for i := range intents {
+		if intents[i].ID == id {
+			intents[i].Left = slices.DeleteFunc(slices.Clone(intents[i].Left), func(x string) bool { return x == object })
+		}
+	}
+	return intents
+}
+
+// reboot is what a restart of the device does: memory-backed files are gone, and
+// the engine starts again what ran.
+func reboot(w state.World) state.World {
+	w.RebootPending = false
+	for uuid, a := range w.Apps {
+		for i, c := range a.Containers {
+			w.Boot = max(w.Boot, c.Created+1)
+			if !c.Up() {
+				continue
+			}
+			if c.Spec != nil && (c.Spec.Restart.Name == "no" || len(c.Spec.Files) > 0) {
+				a.Containers[i].Phase = state.Exited
+			}
+			if c.Spec != nil && len(c.Spec.Files) > 0 {
+				a.Containers[i].Refused = "bind source path does not exist"
+			}
+		}
+		a.Locked, a.UserLocks, a.Files = nil, nil, nil
+		w.Apps[uuid] = a
+	}
+	return w
 }

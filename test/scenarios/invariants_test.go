@@ -48,7 +48,9 @@ func checkStep(w state.World, want state.Target, n reconcile.Node, ready []recon
 			}
 		}
 	case reconcile.Fetch, reconcile.RemoveImage, reconcile.CreateNetwork, reconcile.CreateVolume,
-		reconcile.Create, reconcile.Await, reconcile.Remove, reconcile.Rename:
+		reconcile.Create, reconcile.Await, reconcile.Remove, reconcile.Rename,
+		reconcile.RemoveVolume, reconcile.CreateAPINetwork, reconcile.Handover, reconcile.Fulfil, reconcile.TakeLocks,
+		reconcile.ReleaseLocks, reconcile.WriteFiles, reconcile.RemoveFiles, reconcile.RequireReboot, reconcile.Reboot:
 	}
 	return nil
 }
