@@ -57,3 +57,13 @@ func NetworkName(appUUID, name string) string { return appUUID + "_" + name }
 
 // VolumeName is the engine's name of an app's volume: <appId>_<name>.
 func VolumeName(appID int64, name string) string { return fmt.Sprintf("%d_%s", appID, name) }
+
+// FilesDir is where the files of a service are, below the run folder. Each
+// content has a folder of its own: old and new containers do not share files.
+func FilesDir(appID int64, service, hash string) string {
+	return fmt.Sprintf("files/%d/%s/%s", appID, service, strings.ReplaceAll(hash, ":", "-"))
+}
+
+// FileName is the name of the nth file of a service, counted from 0 in the order
+// of Spec.Files.
+func FileName(n int) string { return strconv.Itoa(n) }
