@@ -11,6 +11,8 @@ import (
 	"strconv"
 
 	"go.etcd.io/bbolt"
+
+	"deckhand/state"
 )
 
 // Each bucket holds its version and, one level down, its values, so that no key
@@ -33,6 +35,13 @@ func buckets() map[string]int {
 		failuresBucket: 1,
 		reportsBucket:  1,
 		identityBucket: 1,
+
+		intentsBucket:   1,
+		overridesBucket: 1,
+		handoversBucket: 1,
+		adoptedBucket:   1,
+		historyBucket:   1,
+		keysBucket:      1,
 	}
 }
 
@@ -46,6 +55,12 @@ func (s *Store) own() {
 	s.Failures = newFailures(s)
 	s.Reports = Reports{bucket[json.RawMessage]{s, reportsBucket}}
 	s.Identity = Identity{bucket[string]{s, identityBucket}}
+	s.Intents = Intents{bucket[state.Intent]{s, intentsBucket}}
+	s.Overrides = Overrides{bucket[Override]{s, overridesBucket}}
+	s.Handovers = Handovers{bucket[state.Handover]{s, handoversBucket}}
+	s.Adopted = Adopted{bucket[string]{s, adoptedBucket}}
+	s.History = newHistory(s)
+	s.Keys = Keys{bucket[ServiceKey]{s, keysBucket}}
 }
 
 // prepare creates missing buckets and sets those of another version aside.

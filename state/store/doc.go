@@ -1,6 +1,7 @@
 // Package store remembers what the supervisor must know after a restart and
 // cannot see on the engine: the accepted target, reached releases, applied
-// specs, which images are ours, failures, the last report, the local API key.
+// specs, which images are ours, failures, the last report, keys of the local API,
+// wishes of people, permissions to break locks, how hand-overs ended, what happened.
 //
 // One bbolt file holds one bucket for each owner, and each bucket has its own
 // source file here. A bucket carries a version; one written by a newer deckhand

@@ -45,6 +45,13 @@ type Store struct {
 	Reports  Reports
 	Identity Identity
 
+	Intents   Intents
+	Overrides Overrides
+	Handovers Handovers
+	Adopted   Adopted
+	History   History
+	Keys      Keys
+
 	db        *bbolt.DB
 	path      string
 	recovered string

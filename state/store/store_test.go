@@ -47,6 +47,13 @@ func fill(t *testing.T, s *Store) {
 	must(t, s.Reports.Put([]byte(`{"u":{"status":"Idle"}}`)))
 	_, err := s.Identity.APIKey()
 	must(t, err)
+	must(t, s.Intents.Change([]state.Intent{{ID: "i1", Kind: state.Purge, App: "app1", By: "me", At: time.Unix(7, 0).UTC(), Left: []string{"data"}}}))
+	must(t, s.Overrides.Put(Override{Override: state.Override{App: "app1", By: "me", Until: time.Unix(8, 0).UTC()}, Once: true}))
+	must(t, s.Handovers.Put(HandoverKey("app1", "web"), state.Handover{Hash: "v1:1", Image: "web:1", Failed: true}))
+	must(t, s.Adopted.Put("c0ffee", "v1:1"))
+	must(t, s.History.Append([]Entry{{At: time.Unix(6, 0).UTC(), App: "app1", Service: "web", Kind: "start", Title: "start shop/web", Took: state.Duration(time.Second)}}))
+	_, err = s.Keys.Ensure(1, "web")
+	must(t, err)
 }
 
 // content reads every bucket.
@@ -76,6 +83,18 @@ func content(t *testing.T, s *Store) map[string]any {
 	add("failures", failures, len(failures), err)
 	report, err := s.Reports.Last()
 	add("report", string(report), len(report), err)
+	intents, err := s.Intents.All()
+	add("intents", intents, len(intents), err)
+	overrides, err := s.Overrides.All()
+	add("overrides", overrides, len(overrides), err)
+	handovers, err := s.Handovers.All()
+	add("handovers", handovers, len(handovers), err)
+	adopted, err := s.Adopted.All()
+	add("adopted", adopted, len(adopted), err)
+	history, err := s.History.All()
+	add("history", history, len(history), err)
+	keys, err := s.Keys.All()
+	add("keys", keys, len(keys), err)
 	return out
 }
 
@@ -133,7 +152,13 @@ func TestRemoveAndPrune(t *testing.T) {
 	must(t, s.Reports.Clear())
 	must(t, s.Halted.Remove("c0ffee"))
 	must(t, s.Targets.Clear())
+	must(t, s.Intents.Change(nil, "i1", "never-there"))
+	must(t, s.Overrides.Remove("", "app1"))
+	must(t, s.Handovers.Remove(HandoverKey("app1", "web")))
+	must(t, s.Adopted.Remove("c0ffee"))
+	must(t, s.Keys.Prune(func(int64, string) bool { return false }))
 	got := content(t, s)
+	delete(got, "history") // it goes by itself
 	delete(got, "specs")
 	delete(got, "images")
 	if len(got) != 0 {
@@ -148,6 +173,9 @@ func TestAnUnchangedValueIsNotWritten(t *testing.T) {
 	must(t, s.Commits.Put("app1", Committed{Commit: "c1"}))
 	must(t, s.Specs.Prune(map[string]bool{"v1:1": true}))
 	must(t, s.Images.Remove("not-there"))
+	must(t, s.History.Append(nil))
+	_, err := s.Keys.Ensure(1, "web")
+	must(t, err)
 	if after := txid(t, s); after != before {
 		t.Errorf("%d transactions for changes that change nothing", after-before)
 	}
@@ -411,6 +439,18 @@ func touch(s *Store, name, key string) {
 		_, _, _ = s.Reports.b.get(key)
 	case identityBucket:
 		_, _, _ = s.Identity.b.get(key)
+	case intentsBucket:
+		_, _, _ = s.Intents.b.get(key)
+	case overridesBucket:
+		_, _, _ = s.Overrides.b.get(key)
+	case handoversBucket:
+		_, _, _ = s.Handovers.b.get(key)
+	case adoptedBucket:
+		_, _, _ = s.Adopted.b.get(key)
+	case historyBucket:
+		_, _, _ = s.History.ring.b.get(key)
+	case keysBucket:
+		_, _, _ = s.Keys.b.get(key)
 	}
 }
 
@@ -439,6 +479,67 @@ func TestABucketOfANewerVersionIsSetAside(t *testing.T) {
 				must(t, s.Close())
 			}
 		})
+	}
+}
+
+// The past takes a bounded part of the disk, and it is the oldest that goes.
+func TestHistoryIsARing(t *testing.T) {
+	for name, c := range map[string]struct {
+		text    string
+		batches int
+		most    int // entries that may be left
+	}{
+		"many": {"", 45, historyEntries},
+		"long": {strings.Repeat("x", 20_000), 3, historyBytes / 20_000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "db")
+			s, _ := open(t, path)
+			s.db.NoSync = true
+			n := 0
+			for i := range c.batches {
+				var batch []Entry
+				for range 50 {
+					n++
+					batch = append(batch, Entry{Kind: "step", Title: fmt.Sprint(n), Text: c.text})
+				}
+				must(t, s.History.Append(batch))
+				if i == c.batches/2 { // what is counted is counted again after a restart
+					must(t, s.Close())
+					s, _ = open(t, path)
+					s.db.NoSync = true
+				}
+			}
+			all, err := s.History.All()
+			must(t, err)
+			if len(all) == 0 || len(all) > c.most || len(all) < c.most-60 {
+				t.Fatalf("%d entries are left, want nearly %d", len(all), c.most)
+			}
+			for i, e := range all {
+				if want := fmt.Sprint(n - len(all) + 1 + i); e.Title != want {
+					t.Fatalf("entry %d is %s, want %s", i, e.Title, want)
+				}
+			}
+		})
+	}
+}
+
+func TestAServiceKeepsItsKey(t *testing.T) {
+	s, _ := open(t, filepath.Join(t.TempDir(), "db"))
+	key, err := s.Keys.Ensure(7, "web")
+	must(t, err)
+	if len(key) != 32 {
+		t.Errorf("key %q", key)
+	}
+	other, err := s.Keys.Ensure(8, "web")
+	must(t, err)
+	must(t, s.Keys.Prune(func(app int64, service string) bool { return app == 7 && service == "web" }))
+	again, err := s.Keys.Ensure(7, "web")
+	must(t, err)
+	fresh, err := s.Keys.Ensure(8, "web")
+	must(t, err)
+	if again != key || fresh == other || other == key {
+		t.Errorf("keys %q, %q, %q, %q", key, other, again, fresh)
 	}
 }
 

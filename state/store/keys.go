@@ -1,0 +1,50 @@
+package store
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+)
+
+const keysBucket = "keys"
+
+// ServiceKey is the key with which a service calls the supervisor.
+type ServiceKey struct {
+	AppID   int64  `json:"appId"`
+	Service string `json:"service"`
+	Key     string `json:"key"` // 32 hexadecimal digits
+}
+
+// Keys remembers the keys of services, so that a container's key opens the API
+// for as long as the container lives.
+type Keys struct{ b bucket[ServiceKey] }
+
+// Ensure gives the key of a service and makes one when it has none.
+func (k Keys) Ensure(appID int64, service string) (string, error) {
+	name := serviceKeyName(appID, service)
+	have, ok, err := k.b.get(name)
+	if err != nil || (ok && have.Key != "") {
+		return have.Key, err
+	}
+	b := make([]byte, 16)
+	_, _ = rand.Read(b) // never fails, see crypto/rand
+	have = ServiceKey{AppID: appID, Service: service, Key: hex.EncodeToString(b)}
+	return have.Key, k.b.put(name, have)
+}
+
+// All lists the keys; the map's own keys mean nothing.
+func (k Keys) All() (map[string]ServiceKey, error) { return k.b.all() }
+
+// Prune forgets the keys of services that keep refuses.
+func (k Keys) Prune(keep func(appID int64, service string) bool) error {
+	all, err := k.b.all()
+	if err != nil {
+		return err
+	}
+	return k.b.change(nil, func(name string) bool {
+		have, known := all[name]
+		return known && !keep(have.AppID, have.Service)
+	})
+}
+
+func serviceKeyName(appID int64, service string) string { return fmt.Sprintf("%d/%s", appID, service) }
