@@ -47,6 +47,10 @@ type Config struct {
 	// Auth gives the credentials for a registry; ok is false for none.
 	Auth func(registry string) (user, password string, ok bool)
 
+	// Transport carries requests in place of a connection to Host: tests put a
+	// simulated engine here. Nil: a connection is made.
+	Transport http.RoundTripper
+
 	Log zerolog.Logger
 }
 
@@ -232,6 +236,9 @@ type counter struct{ e *Engine }
 // RoundTrip implements http.RoundTripper.
 func (c counter) RoundTrip(r *http.Request) (*http.Response, error) {
 	c.e.calls.Add(1)
+	if t := c.e.cfg.Transport; t != nil {
+		return t.RoundTrip(r)
+	}
 	return c.e.transport.RoundTrip(r)
 }
 
