@@ -17,6 +17,7 @@ import (
 
 	"deckhand/reconcile"
 	"deckhand/strategy"
+	"deckhand/test/scenarios/story"
 )
 
 var update = flag.Bool("update", false, "rewrite the plan and story sections")
@@ -24,24 +25,24 @@ var update = flag.Bool("update", false, "rewrite the plan and story sections")
 func TestScenarios(t *testing.T) {
 	for _, path := range files(t) {
 		t.Run(strings.TrimSuffix(path, ".txtar"), func(t *testing.T) {
-			s, err := read(path)
+			s, err := story.Read(path)
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := s.play(t.Context())
+			got, err := s.Play(t.Context())
 			if err != nil {
-				t.Errorf("%v\nplan\n%s\nstory\n%s", err, got.plan, got.story)
+				t.Errorf("%v\nplan\n%s\nstory\n%s", err, got.Plan, got.Story)
 			}
 			if *update {
-				if err := s.write(got); err != nil {
+				if err := s.Write(got); err != nil {
 					t.Error(err)
 				}
 				return
 			}
-			if diff := cmp.Diff(s.plan, got.plan); diff != "" {
+			if diff := cmp.Diff(s.Plan, got.Plan); diff != "" {
 				t.Errorf("the plan differs (-file +now); if this is wanted, run with -update and look at the difference\n%s", diff)
 			}
-			if diff := cmp.Diff(s.story, got.story); diff != "" {
+			if diff := cmp.Diff(s.Story, got.Story); diff != "" {
 				t.Errorf("the story differs (-file +now); if this is wanted, run with -update and look at the difference\n%s", diff)
 			}
 		})
@@ -52,17 +53,17 @@ func TestScenarios(t *testing.T) {
 func TestEveryStrategyHasAScenario(t *testing.T) {
 	shown := map[string]bool{}
 	for _, path := range files(t) {
-		s, err := read(path)
+		s, err := story.Read(path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := s.play(t.Context())
+		got, err := s.Play(t.Context())
 		if err != nil {
 			t.Errorf("%s: %v", path, err)
 		}
-		for _, n := range got.first.Nodes {
+		for _, n := range got.First.Nodes {
 			if stop, ok := n.Step.(reconcile.Stop); ok {
-				shown[got.want.Apps[stop.App.UUID].Services[stop.Service].Strategy] = true
+				shown[got.Want.Apps[stop.App.UUID].Services[stop.Service].Strategy] = true
 			}
 		}
 	}
@@ -96,14 +97,7 @@ func TestReadmeListsEveryLine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var lines []string
-	for _, v := range verbs {
-		lines = append(lines, v.words)
-	}
-	for _, o := range settings {
-		lines = append(lines, o.words)
-	}
-	for _, line := range lines {
+	for _, line := range story.Words() {
 		if !strings.Contains(string(readme), "`"+line+"`") {
 			t.Errorf("README.md does not explain `%s`", line)
 		}

@@ -1,4 +1,4 @@
-package scenarios
+package story
 
 import (
 	"context"
@@ -13,47 +13,53 @@ import (
 	"deckhand/state"
 )
 
-// outcome is what came out of a scenario.
-type outcome struct {
-	plan, story string
-	first       reconcile.Plan
-	want        state.Target
+// Outcome is what came out of a scenario.
+type Outcome struct {
+	Plan, Story string
+	First       reconcile.Plan // the one that Plan prints
+	Want        state.Target
+	End         state.World
 }
 
-// play runs a scenario. An error means that an invariant does not hold; the
+// Play runs a scenario. An error means that an invariant does not hold; the
 // outcome then shows how far it came.
-func (s *scenario) play(ctx context.Context) (outcome, error) {
-	var out outcome
-	d, err := s.prepare(ctx)
+func (s *Scenario) Play(ctx context.Context) (Outcome, error) {
+	var out Outcome
+	d, err := s.Prepare(ctx)
 	if err != nil {
 		return out, err
 	}
+	if out.Want, err = s.Want(ctx); err != nil {
+		return out, err
+	}
+	t := newTale(d, out.Want)
+	t.surprises = s.options.surprises
+	if out.First, err = t.make(); err != nil {
+		return out, err
+	}
+	if out.Plan = out.First.String(); out.Plan == "" {
+		out.Plan = "nothing to do\n"
+	}
+	err = t.run(most)
+	if err == nil {
+		err = t.end(out.First)
+	}
+	out.Story, out.End = strings.Join(t.lines, ""), t.world
+	return out, err
+}
+
+// Want is what the cloud asks for.
+func (s *Scenario) Want(ctx context.Context) (state.Target, error) {
 	release := s.options.release
 	if release == 0 {
 		release = 2 + min(1, len(s.half))
 	}
-	if out.want, err = s.target(ctx, "new", s.new, release); err != nil {
-		return out, err
-	}
-	t := newTale(d, out.want)
-	t.surprises = s.options.surprises
-	if out.first, err = t.make(); err != nil {
-		return out, err
-	}
-	if out.plan = out.first.String(); out.plan == "" {
-		out.plan = "nothing to do\n"
-	}
-	err = t.run(most)
-	if err == nil {
-		err = t.end(out.first)
-	}
-	out.story = strings.Join(t.lines, "")
-	return out, err
+	return s.target(ctx, "new", s.new, release)
 }
 
-// prepare builds the device: old.yml reached, half.yml half-way, mishaps last.
-func (s *scenario) prepare(ctx context.Context) (*device, error) {
-	d := &device{world: state.World{Apps: map[string]state.AppNow{}, Images: map[string]state.Image{}}}
+// Prepare builds the device: old.yml reached, half.yml half-way, mishaps last.
+func (s *Scenario) Prepare(ctx context.Context) (*Device, error) {
+	d := &Device{World: state.World{Apps: map[string]state.AppNow{}, Images: map[string]state.Image{}}}
 	for _, stage := range []struct {
 		side    string
 		docs    map[string][]byte
@@ -79,7 +85,7 @@ func (s *scenario) prepare(ctx context.Context) (*device, error) {
 		if err := t.run(stage.rounds); err != nil {
 			return nil, fmt.Errorf("%s: %w\n%s", stage.side, err, strings.Join(t.lines, ""))
 		}
-		d.world = t.world
+		d.World = t.world
 	}
 	for _, line := range s.device {
 		if err := d.apply(line); err != nil {
@@ -111,9 +117,9 @@ type tale struct {
 	stuck  bool
 }
 
-func newTale(d *device, want state.Target) *tale {
+func newTale(d *Device, want state.Target) *tale {
 	return &tale{
-		start: d.world, world: d.world, want: want, fails: d.fails,
+		start: d.World, world: d.World, want: want, fails: d.Fails,
 		facts: reconcile.Facts{Now: time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC), Failures: map[reconcile.Key]state.Failure{}},
 	}
 }

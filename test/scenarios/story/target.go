@@ -1,4 +1,4 @@
-package scenarios
+package story
 
 import (
 	"context"
@@ -18,7 +18,7 @@ import (
 // every release.
 type registrar struct{ apps, services []string }
 
-func (s *scenario) registrar() registrar {
+func (s *Scenario) registrar() registrar {
 	apps, services := map[string]bool{}, map[string]bool{}
 	for _, docs := range []map[string][]byte{s.old, s.half, s.new} {
 		for app, doc := range docs {
@@ -45,7 +45,7 @@ func uuid(app string) string { return app + "-uuid" }
 
 // target makes one side from its documents. What the loader refuses becomes a
 // rejected app, as on a device.
-func (s *scenario) target(ctx context.Context, side string, docs map[string][]byte, release int) (state.Target, error) {
+func (s *Scenario) target(ctx context.Context, side string, docs map[string][]byte, release int) (state.Target, error) {
 	ids := s.registrar()
 	out := state.Target{Name: "device", Apps: map[string]state.App{}}
 	for name, doc := range docs {
@@ -67,7 +67,7 @@ func (s *scenario) target(ctx context.Context, side string, docs map[string][]by
 	return out, nil
 }
 
-func (s *scenario) fill(ctx context.Context, a *state.App, side string, doc []byte, ids registrar) error {
+func (s *Scenario) fill(ctx context.Context, a *state.App, side string, doc []byte, ids registrar) error {
 	var decoded map[string]any
 	if err := yaml.Unmarshal(doc, &decoded); err != nil {
 		return err

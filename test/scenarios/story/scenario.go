@@ -1,4 +1,7 @@
-package scenarios
+// Package story reads the scenarios of package scenarios and plays them on the
+// simulated device: what is on the device, what is asked for, and round by round
+// what happens then.
+package story
 
 import (
 	"fmt"
@@ -8,8 +11,8 @@ import (
 	"golang.org/x/tools/txtar"
 )
 
-// scenario is one file.
-type scenario struct {
+// Scenario is one file.
+type Scenario struct {
 	path    string
 	archive *txtar.Archive
 
@@ -17,18 +20,19 @@ type scenario struct {
 	options        options
 	device         []string // lines
 
-	plan, story string // the golden parts
+	Plan, Story string // the golden parts
 }
 
 // shop is the app of documents that name none.
 const shop = "shop"
 
-func read(path string) (*scenario, error) {
+// Read reads a file.
+func Read(path string) (*Scenario, error) {
 	a, err := txtar.ParseFile(path)
 	if err != nil {
 		return nil, err
 	}
-	s := &scenario{path: path, archive: a, old: map[string][]byte{}, half: map[string][]byte{}, new: map[string][]byte{}}
+	s := &Scenario{path: path, archive: a, old: map[string][]byte{}, half: map[string][]byte{}, new: map[string][]byte{}}
 	s.options = options{stopped: map[string]bool{}}
 	if len(strings.TrimSpace(string(a.Comment))) == 0 {
 		return nil, fmt.Errorf("%s: begin with a sentence that says what is shown", path)
@@ -44,13 +48,13 @@ func read(path string) (*scenario, error) {
 	return s, nil
 }
 
-func (s *scenario) section(f txtar.File) error {
+func (s *Scenario) section(f txtar.File) error {
 	switch f.Name {
 	case "plan":
-		s.plan = string(f.Data)
+		s.Plan = string(f.Data)
 		return nil
 	case "story":
-		s.story = string(f.Data)
+		s.Story = string(f.Data)
 		return nil
 	case "device":
 		s.device = lines(f.Data)
@@ -75,9 +79,9 @@ func (s *scenario) section(f txtar.File) error {
 	return nil
 }
 
-// write puts the golden parts into the file and leaves the rest as it is.
-func (s *scenario) write(got outcome) error {
-	for name, text := range map[string]string{"plan": got.plan, "story": got.story} {
+// Write puts the golden parts into the file and leaves the rest as it is.
+func (s *Scenario) Write(got Outcome) error {
+	for name, text := range map[string]string{"plan": got.Plan, "story": got.Story} {
 		found := false
 		for i, f := range s.archive.Files {
 			if f.Name == name {

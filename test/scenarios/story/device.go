@@ -1,4 +1,4 @@
-package scenarios
+package story
 
 import (
 	"fmt"
@@ -10,19 +10,19 @@ import (
 	"deckhand/state"
 )
 
-// device is what a scenario's device section works on.
-type device struct {
-	world state.World
-	fails []string // beginnings of the titles of steps that fail every time
+// Device is a device before the first plan of a scenario.
+type Device struct {
+	World state.World
+	Fails []string // beginnings of the titles of steps that fail every time
 }
 
 // verbs are the lines a device section may have. Words in capitals stand for
 // anything; a SERVICE of another app than shop is written app/service.
 var verbs = []struct {
 	words string
-	do    func(d *device, arg []string) error
+	do    func(d *Device, arg []string) error
 }{
-	{"SERVICE exited CODE", func(d *device, arg []string) error {
+	{"SERVICE exited CODE", func(d *Device, arg []string) error {
 		return d.container(arg[0], func(c *state.Container) error { c.Phase = state.Exited; return number(arg[1], &c.ExitCode) })
 	}},
 	{"SERVICE halted", phase(state.Exited, func(c *state.Container) { c.Halted = true })},
@@ -33,13 +33,13 @@ var verbs = []struct {
 	{"SERVICE unhealthy", phase(state.Running, func(c *state.Container) { c.Health = "unhealthy" })},
 	{"SERVICE foreign", edit(func(c *state.Container) { c.Hash, c.Spec = "", nil })},
 	{"SERVICE half created", phase(state.Created, func(c *state.Container) { c.Networks = nil })},
-	{"SERVICE gone", func(d *device, arg []string) error {
+	{"SERVICE gone", func(d *Device, arg []string) error {
 		return d.app(arg[0], func(a *state.AppNow, name string) error {
 			a.Containers = slices.DeleteFunc(a.Containers, func(c state.Container) bool { return c.Service == name })
 			return nil
 		})
 	}},
-	{"SERVICE twice", func(d *device, arg []string) error {
+	{"SERVICE twice", func(d *Device, arg []string) error {
 		return d.app(arg[0], func(a *state.AppNow, name string) error {
 			i := slices.IndexFunc(a.Containers, func(c state.Container) bool { return c.Service == name })
 			if i < 0 {
@@ -59,22 +59,34 @@ var verbs = []struct {
 	{"network NAME gone", network(func(a *state.AppNow, n state.NetworkNow) {
 		a.Networks = slices.DeleteFunc(a.Networks, func(x state.NetworkNow) bool { return x.ID == n.ID })
 	})},
-	{"volume NAME gone", func(d *device, arg []string) error {
+	{"volume NAME gone", func(d *Device, arg []string) error {
 		return d.app(arg[0], func(a *state.AppNow, name string) error {
 			a.Volumes = slices.DeleteFunc(a.Volumes, func(v state.VolumeNow) bool { return v.Name == name })
 			return nil
 		})
 	}},
-	{"image REF here", func(d *device, arg []string) error { d.image(arg[0], false); return nil }},
-	{"image REF fetched", func(d *device, arg []string) error { d.image(arg[0], true); return nil }},
-	{"image REF gone", func(d *device, arg []string) error {
-		maps.DeleteFunc(d.world.Images, func(_ string, i state.Image) bool { return i.Leads(state.Reference(arg[0])) })
+	{"image REF here", func(d *Device, arg []string) error { d.image(arg[0], false); return nil }},
+	{"image REF fetched", func(d *Device, arg []string) error { d.image(arg[0], true); return nil }},
+	{"image REF gone", func(d *Device, arg []string) error {
+		maps.DeleteFunc(d.World.Images, func(_ string, i state.Image) bool { return i.Leads(state.Reference(arg[0])) })
 		return nil
 	}},
-	{"STEP fails", func(d *device, arg []string) error { d.fails = append(d.fails, arg[0]); return nil }},
+	{"STEP fails", func(d *Device, arg []string) error { d.Fails = append(d.Fails, arg[0]); return nil }},
 }
 
-func (d *device) apply(line string) error {
+// Words lists the lines that device and options sections may have.
+func Words() []string {
+	var out []string
+	for _, v := range verbs {
+		out = append(out, v.words)
+	}
+	for _, o := range settings {
+		out = append(out, o.words)
+	}
+	return out
+}
+
+func (d *Device) apply(line string) error {
 	for _, v := range verbs {
 		if arg, ok := match(v.words, line); ok {
 			if err := v.do(d, arg); err != nil {
@@ -87,24 +99,24 @@ func (d *device) apply(line string) error {
 }
 
 // app edits one app; at is "name" or "app/name".
-func (d *device) app(at string, change func(a *state.AppNow, name string) error) error {
+func (d *Device) app(at string, change func(a *state.AppNow, name string) error) error {
 	app, name, found := strings.Cut(at, "/")
 	if !found {
 		app, name = shop, at
 	}
-	a, ok := d.world.Apps[uuid(app)]
+	a, ok := d.World.Apps[uuid(app)]
 	if !ok {
 		return fmt.Errorf("there is no app %s on the device", app)
 	}
 	if err := change(&a, name); err != nil {
 		return err
 	}
-	d.world.Apps[uuid(app)] = a
+	d.World.Apps[uuid(app)] = a
 	return nil
 }
 
 // container edits the last container of a service.
-func (d *device) container(at string, change func(*state.Container) error) error {
+func (d *Device) container(at string, change func(*state.Container) error) error {
 	return d.app(at, func(a *state.AppNow, name string) error {
 		for i := range slices.Backward(a.Containers) {
 			if a.Containers[i].Service == name {
@@ -115,19 +127,19 @@ func (d *device) container(at string, change func(*state.Container) error) error
 	})
 }
 
-func (d *device) image(ref string, ours bool) {
+func (d *Device) image(ref string, ours bool) {
 	ref = state.Reference(ref)
 	id := sim.ImageID(ref)
-	d.world.Images[id] = state.Image{ID: id, Refs: []string{ref}, Ours: ours}
+	d.World.Images[id] = state.Image{ID: id, Refs: []string{ref}, Ours: ours}
 }
 
-func edit(change func(*state.Container)) func(*device, []string) error {
-	return func(d *device, arg []string) error {
+func edit(change func(*state.Container)) func(*Device, []string) error {
+	return func(d *Device, arg []string) error {
 		return d.container(arg[0], func(c *state.Container) error { change(c); return nil })
 	}
 }
 
-func phase(p state.Phase, more func(*state.Container)) func(*device, []string) error {
+func phase(p state.Phase, more func(*state.Container)) func(*Device, []string) error {
 	return edit(func(c *state.Container) {
 		c.Phase, c.Health = p, ""
 		if more != nil {
@@ -136,8 +148,8 @@ func phase(p state.Phase, more func(*state.Container)) func(*device, []string) e
 	})
 }
 
-func network(change func(*state.AppNow, state.NetworkNow)) func(*device, []string) error {
-	return func(d *device, arg []string) error {
+func network(change func(*state.AppNow, state.NetworkNow)) func(*Device, []string) error {
+	return func(d *Device, arg []string) error {
 		return d.app(arg[0], func(a *state.AppNow, name string) error {
 			i := slices.IndexFunc(a.Networks, func(n state.NetworkNow) bool { return n.Name == name })
 			if i < 0 {
