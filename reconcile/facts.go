@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"deckhand/state"
+	"deckhand/strategy"
 )
 
 // facts adds the edges that the engine demands. It would refuse the later step
@@ -21,6 +22,9 @@ func (p *planner) facts() error {
 		//   an old network before a new one        "network with name … already exists"
 		//   a dependency before its dependents     (ours, from depends_on)
 		//   a name free before it is given         "name … is already in use"
+		//   the owner of a network before those    "cannot join network of a non running container"
+		//     that use it
+		//   secrets, configs before a container    "bind source path does not exist"
 		edges := slices.Concat(a.order, a.leaving(), a.oneAtATime())
 		if err := p.demand(edges); err != nil {
 			return err
@@ -34,14 +38,15 @@ func (p *planner) facts() error {
 			edges = append(edges, [2]Key{k, gone})
 		}
 	}
-	return p.demand(slices.Concat(edges, p.portEdges()))
+	return p.demand(slices.Concat(edges, p.exclusiveEdges(), p.apiOrder))
 }
 
-// portEdges: "port is already allocated", so whoever publishes it stops first.
-func (p *planner) portEdges() [][2]Key {
+// exclusiveEdges: "port is already allocated", "address already in use", so
+// whoever has it stops first.
+func (p *planner) exclusiveEdges() [][2]Key {
 	var edges [][2]Key
-	for port, starts := range p.ports {
-		for _, stop := range p.freed[port] {
+	for x, starts := range p.needed {
+		for _, stop := range p.freed[x] {
 			for _, start := range starts {
 				edges = append(edges, [2]Key{stop, start})
 			}
@@ -96,10 +101,14 @@ func (a *appPlan) leaving() [][2]Key {
 }
 
 // oneAtATime lets the old container of a service stop before the new one
-// starts: both would want the same ports and volumes.
+// starts: both would want the same volumes. A strategy that hands over says that
+// the service is made for it.
 func (a *appPlan) oneAtATime() [][2]Key {
 	var edges [][2]Key
 	for service, stops := range a.old {
+		if strategy.HandsOver(a.strategies[service]) {
+			continue
+		}
 		for _, stop := range stops {
 			edges = append(edges, [2]Key{stop, a.starts[service]})
 		}

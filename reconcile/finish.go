@@ -17,3 +17,26 @@ func (p *planner) finish(a *appPlan) {
 		}
 	}
 }
+
+// freeFirst lets images that nothing uses go before others are downloaded: the
+// disk may be small. One that cannot be removed holds up nothing.
+func (p *planner) freeFirst() {
+	const most = 10_000 // edges; a plan is not to grow by what is only nice to have
+	var fetches []Key
+	for _, v := range p.graph.vertices {
+		if f, ok := v.step.(Fetch); ok {
+			fetches = append(fetches, f.Key())
+		}
+	}
+	if len(fetches)*len(p.spare) > most {
+		return
+	}
+	for _, gone := range p.spare {
+		if _, failed := p.failures[gone]; failed || len(p.graph.vertices[p.graph.index[gone]].after) > 0 {
+			continue
+		}
+		for _, f := range fetches {
+			p.graph.edge(gone, f)
+		}
+	}
+}

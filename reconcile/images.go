@@ -44,6 +44,7 @@ func (p *planner) diffImages() {
 	for _, id := range slices.Sorted(maps.Keys(p.now.Images)) {
 		if img := p.now.Images[id]; img.Ours && !p.keep[id] {
 			s := RemoveImage{ID: id, Refs: img.Refs}
+			p.spare = append(p.spare, s.Key())
 			p.graph.add(vertex{step: s, key: s.Key(), rank: rankImage, why: Reason{Cause: whyUnused}})
 		}
 	}

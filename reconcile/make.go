@@ -20,15 +20,22 @@ type Facts struct {
 func Make(now state.World, want state.Target, facts Facts) (Plan, error) {
 	n := size(now, want)
 	p := &planner{
-		now: now, want: want, graph: newGraph(n), images: make(map[string]string, 2*len(now.Images)),
+		now: now, want: want, clock: facts.Now, failures: facts.Failures,
+		graph: newGraph(n), images: make(map[string]string, 2*len(now.Images)),
 		keep: make(map[string]bool, n), frees: map[string][]Key{}, fetches: map[string]string{},
-		ports: map[string][]Key{}, freed: map[string][]Key{},
+		needed: map[string][]Key{}, freed: map[string][]Key{},
 	}
 	p.indexImages()
 	for _, uuid := range p.appUUIDs() {
 		p.diffApp(uuid)
 	}
+	p.diffAPINetwork()
+	p.fulfilUnknown()
 	p.diffImages()
+	p.diffReboot()
+	for _, a := range p.everyone() {
+		p.lockSteps(a)
+	}
 	p.graph.settle()
 	if err := p.facts(); err != nil {
 		return Plan{}, err
@@ -36,11 +43,18 @@ func Make(now state.World, want state.Target, facts Facts) (Plan, error) {
 	for _, a := range p.apps {
 		p.wishes(a)
 	}
+	p.rebootLast()
+	for _, a := range p.everyone() {
+		if err := p.lock(a); err != nil {
+			return Plan{}, err
+		}
+	}
 	for _, a := range p.apps {
 		p.finish(a)
 	}
+	p.freeFirst()
 	out := Plan{Nodes: p.graph.nodes(), Declined: p.declined}
-	out.Waiting = waiting(out, facts)
+	out.Waiting = p.waiting(out)
 	return out, nil
 }
 
@@ -58,20 +72,28 @@ func size(now state.World, want state.Target) int {
 
 // planner is the state of one call of Make.
 type planner struct {
-	now   state.World
-	want  state.Target
-	graph *graph
+	now      state.World
+	want     state.Target
+	clock    time.Time
+	failures map[Key]state.Failure
+	graph    *graph
 
 	images map[string]string // canonical reference or digest → engine image ID
 	keep   map[string]bool   // engine image IDs that something needs after the plan
 	frees  map[string][]Key  // engine image ID → removals of containers that use it
+	spare  []Key             // removals of images that nothing uses now
 
 	fetches map[string]string // digest → the reference it is downloaded under
-	ports   map[string][]Key  // host port → starts that need it
-	freed   map[string][]Key  // host port → stops that free it
+	needed  map[string][]Key  // what only one can have → starts that need it
+	freed   map[string][]Key  // what only one can have → stops that free it
 
-	apps     []*appPlan
-	declined []Declined
+	apiUsers, apiLeavers []Key // creations that need the API network, removals that leave it
+	apiOrder             [][2]Key
+
+	apps      []*appPlan // those that are changed
+	others    []*appPlan // those that are left alone
+	rebooting bool       // the plan ends with a reboot
+	declined  []Declined
 }
 
 // appPlan collects the steps of one app.
@@ -84,6 +106,8 @@ type appPlan struct {
 	all    []Key                               // every step
 	phases map[string]map[strategy.Phase][]Key // service → phase → steps
 	have   map[string][]state.Container        // service → its containers, the ones to keep first
+	seen   map[string]bool                     // services that were looked at
+	stays  map[string]string                   // service → ID of the container that stays
 	old    map[string][]Key                    // service → stops of what it replaces
 	starts map[string]Key                      // service → its start
 	needs  map[string][]Key                    // service → what its start waits for in other services
@@ -93,7 +117,27 @@ type appPlan struct {
 	users  map[string][]Key                    // network → removals of containers attached to it
 	fresh  map[string][]Key                    // "network n" or "volume v" → steps that make it ready
 	named  map[string]map[string]Key           // service → name → removal that frees it
+
+	strategies map[string]string // service → the strategy that is followed
+	failed     bool              // the release cannot be reached, see handoverFailed
+	later      map[string]bool   // services that start after a reboot
+	reboots    []Key             // notes that a reboot is required
+
+	intents []state.Intent          // about this app
+	replace map[string]state.Intent // containers to be replaced, by ID
+	begin   map[string]state.Intent // containers to be started, by ID
+	purge   map[string]state.Intent // volumes to be deleted, by short name
+	held    map[string]state.Intent // services to be kept stopped
+	last    map[string][]Key        // intent ID → steps that come before its end
+
+	guarded []Key            // steps that need the update locks
+	take    Key              // the taking of the locks; empty: held, or not needed
+	release Key              // the giving up; empty: not planned
+	blocked []state.UserLock // what keeps us from taking them
 }
+
+// everyone lists the apps that are changed and those that are left alone.
+func (p *planner) everyone() []*appPlan { return slices.Concat(p.apps, p.others) }
 
 func (p *planner) appUUIDs() []string {
 	set := map[string]bool{}
@@ -126,11 +170,18 @@ func (p *planner) decline(subject, why string) {
 	p.declined = append(p.declined, Declined{subject, why})
 }
 
-// waiting lists the steps that could start but for their back-off.
-func waiting(p Plan, f Facts) []Waiting {
+// waiting lists what holds steps back: locks of others, and back-off.
+func (p *planner) waiting(plan Plan) []Waiting {
+	titles := map[Key]string{}
+	for _, n := range plan.Nodes {
+		titles[n.Key] = n.Title()
+	}
 	var out []Waiting
-	for _, n := range p.Nodes {
-		if x, failed := f.Failures[n.Key]; failed && n.Step != nil && len(n.After) == 0 && f.Now.Before(x.Next) {
+	for _, a := range p.everyone() {
+		out = append(out, a.waits(titles[a.take])...)
+	}
+	for _, n := range plan.Nodes {
+		if x, failed := p.failures[n.Key]; failed && n.Step != nil && len(n.After) == 0 && p.clock.Before(x.Next) {
 			out = append(out, Waiting{Key: n.Key, Title: n.Title(), Class: x.Class, Text: x.Text, Tries: x.Attempt, Until: x.Next})
 		}
 	}

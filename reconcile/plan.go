@@ -54,14 +54,25 @@ type Declined struct {
 	Why     string `json:"why"`
 }
 
-// Waiting is a step that could start but for something outside the plan.
+// Waiting is what holds a step back: a lock that somebody holds, or a pause
+// after a failure.
 type Waiting struct {
-	Key   Key         `json:"key"`
-	Title string      `json:"title"`
-	Class state.Class `json:"class"` // what went wrong last time
-	Text  string      `json:"text"`
-	Tries int         `json:"tries"`
-	Until time.Time   `json:"until"`
+	Key    Key         `json:"key"`
+	Title  string      `json:"title"`
+	Class  state.Class `json:"class"` // what went wrong last time; locked: a lock
+	Text   string      `json:"text"`
+	Holder string      `json:"holder,omitempty"` // of the lock
+	Since  time.Time   `json:"since,omitzero"`   // the lock is held
+	Tries  int         `json:"tries,omitempty"`  // failures in a row
+	Until  time.Time   `json:"until,omitzero"`   // the next try; zero: when the lock is given up
+}
+
+// String is the wait in one line.
+func (w Waiting) String() string {
+	if w.Holder != "" {
+		return fmt.Sprintf("%s: %s by %s since %s", w.Title, w.Text, w.Holder, w.Since.UTC().Format(time.RFC3339))
+	}
+	return fmt.Sprintf("%s until %s, after %d tries: %s: %s", w.Title, w.Until.UTC().Format(time.RFC3339), w.Tries, w.Class, w.Text)
 }
 
 // Ready lists the steps that wait for nothing.
@@ -108,7 +119,7 @@ func (p Plan) String() string {
 		b.WriteByte('\n')
 	}
 	for _, w := range p.Waiting {
-		fmt.Fprintf(&b, "waits: %s until %s, after %d tries: %s: %s\n", w.Title, w.Until.UTC().Format(time.RFC3339), w.Tries, w.Class, w.Text)
+		fmt.Fprintf(&b, "waits: %s\n", w)
 	}
 	for _, d := range p.Declined {
 		fmt.Fprintf(&b, "not done: %s: %s\n", d.Subject, d.Why)

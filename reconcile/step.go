@@ -26,6 +26,7 @@ type Traits struct {
 	Lane          Lane       // whom it competes with
 	App           string     // UUID of its app; empty for images
 	Uses          []Resource // what it changes or relies on
+	Object        string     // engine ID of what it is about, where the key does not tell; empty: not known yet
 }
 
 // Lane is a queue of its own for steps that wait for different things.
@@ -143,6 +144,7 @@ type (
 		Hash      string   `json:"hash"`
 		Image     string   `json:"image"`
 		Needs     []string `json:"needs,omitempty"` // what it must have to itself, see Exclusive
+		Joins     string   `json:"joins,omitempty"` // the service whose network it uses
 		Container string   `json:"container,omitempty"`
 	}
 	// Await waits until the container of a service reaches a condition.

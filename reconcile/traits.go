@@ -62,7 +62,7 @@ func (s ReleaseLocks) Traits() Traits {
 // Traits implements Step.
 func (s Handover) Traits() Traits {
 	t := ofService(s.App, s.Service)
-	t.Interruptible, t.Lane = true, Wait
+	t.Interruptible, t.Lane, t.Object = true, Wait, s.Container
 	return t
 }
 
@@ -87,6 +87,9 @@ func (s Create) Traits() Traits {
 	if hash := state.FilesHash(s.Service.Spec.Files); hash != "" {
 		t.Uses = append(t.Uses, files(s.App, s.Service.Name, hash))
 	}
+	if owner := s.Service.Spec.NetworkOwner(); owner != "" {
+		t.Uses = append(t.Uses, service(s.App, owner))
+	}
 	if s.Service.Spec.UsesAPINetwork() {
 		t.Uses = append(t.Uses, apiNetwork)
 	}
@@ -96,6 +99,10 @@ func (s Create) Traits() Traits {
 // Traits implements Step.
 func (s Start) Traits() Traits {
 	t := ofService(s.App, s.Service)
+	t.Object = s.Container
+	if s.Joins != "" {
+		t.Uses = append(t.Uses, service(s.App, s.Joins))
+	}
 	for _, p := range s.Needs {
 		t.Uses = append(t.Uses, Resource("port "+p))
 	}
@@ -105,7 +112,7 @@ func (s Start) Traits() Traits {
 // Traits implements Step.
 func (s Await) Traits() Traits {
 	t := ofService(s.App, s.Service)
-	t.Interruptible, t.Lane = true, Wait
+	t.Interruptible, t.Lane, t.Object = true, Wait, s.Container
 	return t
 }
 

@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -16,28 +17,44 @@ func (p *planner) wishes(a *appPlan) {
 			p.graph.edge(k, a.gate)
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(a.phases)) {
-		chosen := a.want.Services[name].Strategy
-		edges, known := strategy.All[chosen]
-		if !known {
-			chosen, edges = strategy.Default, strategy.All[strategy.Default]
-		}
+	// What leaves has no wishes of its own that others could not overrule.
+	names := slices.Sorted(maps.Keys(a.phases))
+	slices.SortStableFunc(names, func(x, y string) int { return cmp.Compare(a.leaves(x), a.leaves(y)) })
+	for _, name := range names {
+		chosen := cmp.Or(a.strategies[name], strategy.Default)
 		kept := true
-		for _, e := range edges {
+		for _, e := range strategy.All[chosen] {
 			kept = p.wish(a, name, e) && kept
 		}
-		if !kept {
+		if !kept && a.leaves(name) == 0 {
 			p.decline(fmt.Sprintf("%s of %s/%s", chosen, a.label(), name), "its old container has to go before the new one can be made")
 		}
 		p.quietly(a, name)
 	}
 }
 
+// leaves is 1 for a service that the release no longer has.
+func (a *appPlan) leaves(service string) int {
+	if _, wanted := a.want.Services[service]; wanted {
+		return 0
+	}
+	return 1
+}
+
 // wish reports whether the edges could be added.
 func (p *planner) wish(a *appPlan, service string, e strategy.Edge) bool {
 	first := a.phases[service][e.First]
-	if e.Scope == strategy.Release {
+	switch e.Scope {
+	case strategy.Release:
 		first = []Key{a.gate}
+	case strategy.Leaving:
+		first = nil
+		for _, other := range slices.Sorted(maps.Keys(a.phases)) {
+			if a.leaves(other) == 1 {
+				first = append(first, a.phases[other][e.First]...)
+			}
+		}
+	case strategy.Service:
 	}
 	kept := true
 	for _, x := range first {

@@ -4,16 +4,23 @@
 // that contradicts it is dropped and shown in the plan.
 package strategy
 
+import (
+	"slices"
+	"time"
+)
+
 // Phase is a part of the update of one service.
 type Phase int
 
 // The phases of one service's update.
 const (
-	Fetch  Phase = iota // download the new image
-	Create              // make the new container
-	Stop                // stop the old container
-	Remove              // remove the old container
-	Start               // start the new container
+	Fetch    Phase = iota // download the new image
+	Create                // make the new container
+	Stop                  // stop the old container
+	Remove                // remove the old container
+	Delete                // delete the old image
+	Start                 // start the new container
+	Handover              // wait until the new container has taken over from the running old one
 )
 
 // Scope says whose phase comes first.
@@ -23,10 +30,11 @@ type Scope int
 const (
 	Service Scope = iota // the same service
 	Release              // every service of the release
+	Leaving              // every service that the release no longer has
 )
 
-// Edge says that phase First, of this service or of every service of the
-// release, comes before phase Then of this service.
+// Edge says that phase First, of the services in its scope, comes before phase
+// Then of this service.
 type Edge struct {
 	First, Then Phase
 	Scope       Scope
@@ -53,8 +61,41 @@ var All = map[string][]Edge{
 	// image stays until the new one is there.
 	"kill-then-download": {
 		{Stop, Fetch, Service},
+		{Stop, Fetch, Leaving},
 		{Stop, Start, Service},
 		{Remove, Fetch, Service},
+		{Remove, Fetch, Leaving},
 		{Fetch, Start, Release}, // never two releases side by side
 	},
+	// The old container and its image free the disk before the download
+	// begins.
+	"delete-then-download": {
+		{Stop, Fetch, Service},
+		{Stop, Fetch, Leaving},
+		{Stop, Start, Service},
+		{Remove, Fetch, Service},
+		{Remove, Fetch, Leaving},
+		{Delete, Fetch, Service},
+		{Delete, Fetch, Leaving},
+		{Fetch, Start, Release},
+	},
+	// Both containers run until the new one says that it has taken over.
+	"hand-over": {
+		{Fetch, Start, Release},
+		{Fetch, Stop, Release},
+		{Fetch, Remove, Release},
+		{Start, Handover, Service},
+		{Handover, Stop, Service},
+		{Start, Remove, Service},
+	},
+}
+
+// HandoverTimeout is how long an old container waits for the new one when the
+// service names no time of its own; balena's default.
+const HandoverTimeout = time.Minute
+
+// HandsOver reports whether a strategy lets the old container run until the new
+// one has taken over.
+func HandsOver(name string) bool {
+	return slices.ContainsFunc(All[name], func(e Edge) bool { return e.First == Handover })
 }

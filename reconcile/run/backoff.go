@@ -13,6 +13,8 @@ import (
 func backOff(c state.Class, attempt int, random func() float64) time.Duration {
 	base, limit := time.Second, 15*time.Minute
 	switch c {
+	case state.ClassLocked: // the next look shows who holds it, and then nothing is tried
+		limit = base
 	case state.ClassRateLimit:
 		base = 30 * time.Second
 	case state.ClassAuth, state.ClassNotFound, state.ClassSpace, state.ClassInvalid:

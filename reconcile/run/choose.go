@@ -42,9 +42,9 @@ type flight struct {
 // before it ends.
 func choose(p reconcile.Plan, running map[reconcile.Key]flight, goal int, l Limits, now time.Time) (start []reconcile.Node, cancel []reconcile.Key) {
 	ready := p.Ready()
-	fresh := map[reconcile.Key]bool{}
+	fresh := map[reconcile.Key]reconcile.Step{}
 	for _, n := range ready {
-		fresh[n.Key] = true
+		fresh[n.Key] = n.Step
 	}
 	busy := map[reconcile.Resource]bool{}
 	load := map[reconcile.Lane]int{}
@@ -56,7 +56,7 @@ func choose(p reconcile.Plan, running map[reconcile.Key]flight, goal int, l Limi
 			load[t.Lane]++
 		}
 		switch {
-		case fresh[k]:
+		case same(f.node.Step, fresh[k]):
 		case t.Interruptible && !f.ending(goal, now):
 			cancel = append(cancel, k)
 		default:
@@ -75,7 +75,8 @@ func choose(p reconcile.Plan, running map[reconcile.Key]flight, goal int, l Limi
 		if t.Disruptive && most > 1 {
 			most-- // a place is left for what ends a downtime
 		}
-		if already || held || load[t.Lane] >= most || (t.Last && apps[t.App] > 0) {
+		alone := !t.Alone || len(running)+len(start) == 0
+		if already || held || !alone || load[t.Lane] >= most || (t.Last && apps[t.App] > 0) {
 			continue
 		}
 		load[t.Lane]++
@@ -83,6 +84,16 @@ func choose(p reconcile.Plan, running map[reconcile.Key]flight, goal int, l Limi
 		start = append(start, n)
 	}
 	return start, cancel
+}
+
+// same reports whether a running step is the one that is planned: a key does not
+// tell a container from the one that replaces it.
+func same(running, planned reconcile.Step) bool {
+	if planned == nil {
+		return false
+	}
+	a, b := running.Traits().Object, planned.Traits().Object
+	return a == "" || b == "" || a == b
 }
 
 // ending reports whether a stale step is left to end by itself.
@@ -104,16 +115,18 @@ func (l Limits) of(lane reconcile.Lane) int {
 // urgency puts what ends a downtime first and what clears up last.
 func urgency(s reconcile.Step) int {
 	switch s.(type) {
-	case reconcile.Start, reconcile.Await:
+	case reconcile.Start, reconcile.Await, reconcile.Handover:
 		return 0
-	case reconcile.Stop, reconcile.Rename, reconcile.Commit:
+	case reconcile.Stop, reconcile.Rename, reconcile.Commit, reconcile.TakeLocks, reconcile.ReleaseLocks:
 		return 1
-	case reconcile.Fetch, reconcile.CreateNetwork, reconcile.CreateVolume, reconcile.RemoveNetwork, reconcile.Create:
+	case reconcile.Fetch, reconcile.CreateNetwork, reconcile.CreateVolume, reconcile.RemoveNetwork, reconcile.RemoveVolume,
+		reconcile.CreateAPINetwork, reconcile.WriteFiles, reconcile.Create, reconcile.RequireReboot:
 		return 2
 	case reconcile.Remove:
 		return 3
-	case reconcile.RemoveImage:
+	case reconcile.RemoveImage, reconcile.RemoveFiles, reconcile.Fulfil:
 		return 4
+	case reconcile.Reboot:
 	}
 	return 5
 }

@@ -46,6 +46,10 @@ func (d *device) tick() bool {
 	if len(d.running) == 0 && p.Steps() == 0 {
 		return true
 	}
+	if len(d.running) == 0 && len(p.Waiting) > 0 {
+		d.world = simtest.Unlock(d.world)
+		return false
+	}
 	if len(d.running) == 0 {
 		d.t.Fatalf("nothing runs and nothing may start\n%s", p)
 	}
@@ -53,11 +57,17 @@ func (d *device) tick() bool {
 		d.crash()
 		return false
 	}
+	if rapid.IntRange(0, 15).Draw(d.t, "somebody comes") == 0 {
+		d.world = simtest.Visit(d.t, "meanwhile", d.world)
+	}
 	keys := slices.Sorted(maps.Keys(d.running))
 	k := keys[rapid.IntRange(0, len(keys)-1).Draw(d.t, "ends")]
 	step := d.running[k].node.Step
 	delete(d.running, k)
 	next, err := sim.Apply(d.world, step)
+	if _, taking := step.(reconcile.TakeLocks); taking && err != nil {
+		return false // somebody was faster
+	}
 	if err != nil {
 		d.t.Fatalf("refused %q: %v\nrunning %v\n%s", k, err, slices.Sorted(maps.Keys(d.running)), p)
 	}

@@ -3,6 +3,7 @@ package run
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -77,8 +78,9 @@ type Runner struct {
 	kick    chan struct{}
 	done    chan result
 	flights map[reconcile.Key]flight
-	ended   map[reconcile.Key]bool // succeeded since the last look
-	blinks  int                    // looks that failed in a row
+	ended   map[reconcile.Key]bool        // succeeded since the last look
+	made    map[reconcile.Key][]time.Time // when containers were made, see loops
+	blinks  int                           // looks that failed in a row
 
 	mu       sync.Mutex
 	target   state.Target
@@ -106,7 +108,7 @@ func New(cfg Config) *Runner {
 	}
 	r := &Runner{
 		cfg: cfg, kick: make(chan struct{}, 1), done: make(chan result),
-		flights: map[reconcile.Key]flight{}, ended: map[reconcile.Key]bool{},
+		flights: map[reconcile.Key]flight{}, ended: map[reconcile.Key]bool{}, made: map[reconcile.Key][]time.Time{},
 		progress: map[reconcile.Key][2]int64{}, failures: map[reconcile.Key]state.Failure{},
 		cancels: map[reconcile.Key]context.CancelFunc{}, changed: make(chan struct{}),
 	}
@@ -207,7 +209,7 @@ func (r *Runner) pass(ctx context.Context, wg *sync.WaitGroup) time.Time {
 			return now.Add(time.Minute)
 		}
 	}
-	if r.unshown(plan, now) {
+	if r.unshown(plan, now) || r.loops(plan, now) {
 		return now
 	}
 	r.forget(plan)
@@ -255,6 +257,33 @@ func (r *Runner) unshown(p reconcile.Plan, now time.Time) bool {
 	return found
 }
 
+// A container that is made so often is made for nothing: what is seen of it is
+// not what was asked for, and that is our fault.
+const (
+	loopCount = 5
+	loopTime  = 10 * time.Minute
+)
+
+// loops lets the making of such a container rest like a failure. What serves
+// now stays up, since a container stops only when the next one is made.
+func (r *Runner) loops(p reconcile.Plan, now time.Time) bool {
+	found := false
+	for _, n := range p.Ready() {
+		times := slices.DeleteFunc(r.made[n.Key], func(t time.Time) bool { return now.Sub(t) > loopTime })
+		if len(times) == 0 {
+			delete(r.made, n.Key)
+			continue
+		}
+		r.made[n.Key] = times
+		if _, running := r.flights[n.Key]; len(times) < loopCount || running {
+			continue
+		}
+		r.fail(n, fmt.Errorf("made %d times within %s, and still planned (%s); what runs is left alone", len(times), loopTime, n.Why), now)
+		found = true
+	}
+	return found
+}
+
 // forget drops failures of steps that are done or no longer on the way.
 func (r *Runner) forget(p reconcile.Plan) {
 	planned := make(map[reconcile.Key]bool, len(p.Nodes))
@@ -297,7 +326,9 @@ func (r *Runner) due(p reconcile.Plan, now time.Time) time.Time {
 		}
 	}
 	for _, w := range p.Waiting {
-		sooner(w.Until)
+		if !w.Until.IsZero() { // a lock: the device's hint comes when it is given up
+			sooner(w.Until)
+		}
 	}
 	for _, f := range r.flights {
 		if t := f.since.Add(slow); t.After(now) {
@@ -405,6 +436,9 @@ func (r *Runner) land(x result) {
 	case x.err != nil:
 		r.fail(f.node, x.err, now)
 	default:
+		if _, ok := f.node.Step.(reconcile.Create); ok {
+			r.made[x.key] = append(r.made[x.key], now)
+		}
 		r.ended[x.key] = true // an earlier failure is forgotten when the effect shows
 		r.cfg.Log.Info().Str("step", f.node.Title()).Int64("took_ms", e.Took.Milliseconds()).Msg("done")
 	}

@@ -40,14 +40,14 @@ func Apply(w state.World, s reconcile.Step) (state.World, error) {
 	case reconcile.Await:
 		return edit(w, s.App, func(a *state.AppNow) error { return await(w, a, s) })
 	case reconcile.Stop:
-		return edit(w, s.App, func(a *state.AppNow) error { return stop(a, s) })
+		return edit(w, s.App, func(a *state.AppNow) error { return stop(w, a, s) })
 	case reconcile.Remove:
 		for _, i := range w.Intents {
 			w.Intents = strike(w.Intents, i.ID, s.Container)
 		}
 		return edit(w, s.App, func(a *state.AppNow) error { return remove(a, s) })
 	case reconcile.Rename:
-		return edit(w, s.App, func(a *state.AppNow) error { return rename(a, s) })
+		return edit(w, s.App, func(a *state.AppNow) error { return rename(w, a, s) })
 	case reconcile.RemoveVolume:
 		w.Intents = strike(w.Intents, s.Intent, s.Name)
 		return edit(w, s.App, func(a *state.AppNow) error { return removeVolume(a, s) })
@@ -352,9 +352,12 @@ func at(a *state.AppNow, id string) (*state.Container, error) {
 	return nil, fmt.Errorf("no such container: %s", id)
 }
 
-func stop(a *state.AppNow, s reconcile.Stop) error {
+func stop(w state.World, a *state.AppNow, s reconcile.Stop) error {
 	c, err := at(a, s.Container)
 	if err != nil {
+		return err
+	}
+	if err := locked(w, a, s.Service); err != nil {
 		return err
 	}
 	c.Phase, c.Halted = state.Exited, true
@@ -373,7 +376,10 @@ func remove(a *state.AppNow, s reconcile.Remove) error {
 	return nil
 }
 
-func rename(a *state.AppNow, s reconcile.Rename) error {
+func rename(w state.World, a *state.AppNow, s reconcile.Rename) error {
+	if err := locked(w, a, s.Service); err != nil {
+		return err
+	}
 	for _, c := range a.Containers {
 		if c.Name == s.Name {
 			return fmt.Errorf("name %s is already in use by %s", s.Name, c.ID)
@@ -394,6 +400,14 @@ func number(id string) int {
 		n = n*10 + int(r-'0')
 	}
 	return n
+}
+
+// locked refuses to touch a running service whose update lock is not ours.
+func locked(w state.World, a *state.AppNow, service string) error {
+	if w.NoLocks || slices.Contains(a.Locked, service) {
+		return nil
+	}
+	return fmt.Errorf("%s: its update lock is not held", service)
 }
 
 func takeLocks(a *state.AppNow, s reconcile.TakeLocks) error {
@@ -446,10 +460,11 @@ func removeFiles(a *state.AppNow, s reconcile.RemoveFiles) error {
 	return nil
 }
 
-// handover models the good end: the new container says that it has taken over.
+// handover models the good end: the new container says that it has taken over,
+// or its time is over.
 func handover(w state.World, a *state.AppNow, s reconcile.Handover) error {
 	for _, c := range a.Containers {
-		if c.Service == s.Service && c.Up() && is(w, c, s.Hash, s.Image, s.Container) {
+		if c.Service == s.Service && c.Phase != state.Created && is(w, c, s.Hash, s.Image, s.Container) {
 			if a.Handovers == nil {
 				a.Handovers = map[string]state.Handover{}
 			}
@@ -457,7 +472,7 @@ func handover(w state.World, a *state.AppNow, s reconcile.Handover) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("hand over %s: the new container does not run", s.Service)
+	return fmt.Errorf("hand over %s: the new container was not started", s.Service)
 }
 
 // strike takes an object off what is left of an intent.

@@ -1,6 +1,7 @@
 package sim_test
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 
@@ -37,6 +38,10 @@ func converge(t *rapid.T, w state.World, want state.Target, most int, label stri
 		if p.Steps() == 0 {
 			return w, did
 		}
+		if len(ready) == 0 && len(p.Waiting) > 0 {
+			w = simtest.Unlock(w) // only locks are waited for here
+			continue
+		}
 		if len(ready) == 0 {
 			t.Fatalf("%s: nothing is ready\n%s", label, p)
 		}
@@ -48,10 +53,31 @@ func converge(t *rapid.T, w state.World, want state.Target, most int, label stri
 		if after := plan(t, next, want); has(after, n.Key) {
 			t.Fatalf("%s: %q is planned again after it was done\nbefore\n%s\nafter\n%s", label, n.Key, p, after)
 		}
+		if err := kept(w, next, n.Step); err != nil {
+			t.Fatalf("%s: %q: %v", label, n.Key, err)
+		}
 		did = append(did, string(n.Key))
 		w = next
 	}
 	return w, did
+}
+
+// kept checks that no volume goes without an intent that names it.
+func kept(before, after state.World, s reconcile.Step) error {
+	for uuid, a := range before.Apps {
+		for _, v := range a.Volumes {
+			if slices.Contains(after.Apps[uuid].Volumes, v) {
+				continue
+			}
+			r, ok := s.(reconcile.RemoveVolume)
+			if !ok || r.Name != v.Name || !slices.ContainsFunc(before.Intents, func(i state.Intent) bool {
+				return i.ID == r.Intent && i.Kind == state.Purge && i.App == uuid && slices.Contains(i.Left, v.Name)
+			}) {
+				return fmt.Errorf("volume %s is gone and nobody asked for that", v.Name)
+			}
+		}
+	}
+	return nil
 }
 
 func has(p reconcile.Plan, k reconcile.Key) bool {
@@ -80,6 +106,10 @@ func TestConverges(t *testing.T) {
 		if rest := plan(t, end, want); rest.Steps() > 0 {
 			t.Fatalf("not reached, left:\n%s", rest)
 		}
+		if has(p, reconcile.Reboot{}.Key()) {
+			checkEnd(t, end, want) // what follows a reboot is another plan
+			return
+		}
 		slices.Sort(forecast)
 		if done := slices.Sorted(slices.Values(did)); !slices.Equal(forecast, done) {
 			t.Fatalf("the forecast was not honest\nforecast %q\ndone     %q\nfirst plan:\n%s", forecast, done, p)
@@ -92,7 +122,12 @@ func TestConverges(t *testing.T) {
 func checkEnd(t *rapid.T, w state.World, want state.Target) {
 	for uuid, a := range want.Apps {
 		if a.Rejected == "" {
-			checkApp(t, w.Apps[uuid], a)
+			checkApp(t, w.Apps[uuid], a, w.Intents)
+		}
+	}
+	for _, i := range w.Intents {
+		if i.Kind != state.Stop && want.Apps[i.App].Rejected == "" {
+			t.Fatalf("intent %+v was not fulfilled", i)
 		}
 	}
 	for uuid, now := range w.Apps {
@@ -102,16 +137,24 @@ func checkEnd(t *rapid.T, w state.World, want state.Target) {
 	}
 }
 
-func checkApp(t *rapid.T, now state.AppNow, a state.App) {
+func checkApp(t *rapid.T, now state.AppNow, a state.App, intents []state.Intent) {
 	if now.Commit != a.Commit {
 		t.Fatalf("%s is at %q, not at %q", a.UUID, now.Commit, a.Commit)
 	}
 	if len(now.Containers) != len(a.Services) || len(now.Networks) != len(a.Networks) {
 		t.Fatalf("%s has %d containers for %d services, %d networks for %d", a.UUID, len(now.Containers), len(a.Services), len(now.Networks), len(a.Networks))
 	}
+	if len(now.Locked) > 0 {
+		t.Fatalf("%s: locks of %v were never given up", a.UUID, now.Locked)
+	}
 	for _, c := range now.Containers {
 		s := a.Services[c.Service]
-		if c.Hash != s.Hash || c.Commit != a.Commit || (!s.Running && c.Up()) || (s.Running && c.Phase == state.Created) {
+		for _, i := range intents {
+			if i.Kind == state.Stop && i.App == a.UUID && slices.Contains(i.Services, c.Service) {
+				s.Running = false
+			}
+		}
+		if c.Hash != s.Hash || c.Commit != a.Commit || (!s.Running && c.Up()) || (s.Running && c.Phase == state.Created && s.Spec.NetworkOwner() == "") {
 			t.Fatalf("%s/%s ended as %+v", a.UUID, c.Service, c)
 		}
 	}
@@ -130,7 +173,7 @@ func TestNothingStopsBeforeTheReleaseIsHere(t *testing.T) {
 				continue
 			}
 			a := want.Apps[s.App.UUID]
-			if a.Services[s.Service].Strategy == "kill-then-download" {
+			if early(a.Services[s.Service]) {
 				continue
 			}
 			if missing := missingImage(p, a); missing != "" {
@@ -140,13 +183,18 @@ func TestNothingStopsBeforeTheReleaseIsHere(t *testing.T) {
 	})
 }
 
+// early reports whether a service asks to be stopped before the download.
+func early(s state.Service) bool {
+	return s.Strategy == "kill-then-download" || s.Strategy == "delete-then-download"
+}
+
 // missingImage is an image that the plan still fetches for a service which does
 // not ask to be stopped first.
 func missingImage(p reconcile.Plan, a state.App) string {
 	for _, x := range p.Nodes {
 		f, isFetch := x.Step.(reconcile.Fetch)
 		for _, s := range a.Services {
-			if isFetch && s.Image == f.Image && s.Strategy != "kill-then-download" {
+			if isFetch && s.Image == f.Image && !early(s) {
 				return s.Image
 			}
 		}

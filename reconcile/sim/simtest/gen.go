@@ -9,6 +9,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"deckhand/reconcile"
 	"deckhand/reconcile/sim"
 	"deckhand/state"
 )
@@ -67,7 +68,7 @@ func service(t *rapid.T, label, name string, before []string, a state.App, until
 	s := state.Service{
 		Name: name, ID: int64(1 + slices.Index(services, name)), Image: images[image], ImageID: int64(image + 1),
 		Running:  rapid.IntRange(0, 6).Draw(t, label+" stopped") > 0,
-		Strategy: rapid.SampledFrom([]string{"", "download-then-kill", "kill-then-download", "no-such"}).Draw(t, label+" strategy"),
+		Strategy: rapid.SampledFrom([]string{"", "download-then-kill", "kill-then-download", "delete-then-download", "hand-over", "hand-over", "no-such"}).Draw(t, label+" strategy"),
 	}
 	s.Spec.Environment = map[string]string{"LEVEL": rapid.SampledFrom([]string{"info", "debug"}).Draw(t, label+" env")}
 	s.Spec.Networks = map[string]state.Attachment{}
@@ -80,16 +81,43 @@ func service(t *rapid.T, label, name string, before []string, a state.App, until
 	if rapid.Bool().Draw(t, label+" checked") {
 		s.Spec.Healthcheck = &state.Healthcheck{Test: []string{"CMD", "true"}}
 	}
+	surroundings(t, label, before, a, &s, until)
 	// Ports move between the services of an app from release to release.
 	port := 100*int(a.ID) + (slices.Index(services, name)+int(a.ReleaseID))%len(services)
-	s.Spec.Ports = []state.Port{{Published: port, Target: 80, Protocol: "tcp"}}
+	if s.Strategy == "hand-over" {
+		port = 100*int(a.ID) + 50 + slices.Index(services, name) // who hands over keeps his place
+	}
+	if s.Spec.NetworkMode == "" && rapid.Bool().Draw(t, label+" published") {
+		s.Spec.Ports = []state.Port{{Published: port, Target: 80, Protocol: "tcp"}}
+	}
 	for _, d := range before {
 		if _, ok := a.Services[d]; ok && rapid.Bool().Draw(t, label+" needs "+d) {
-			s.DependsOn = append(s.DependsOn, state.Dependency{Service: d, Condition: until[d]})
+			s.DependsOn = append(s.DependsOn, state.Dependency{
+				Service: d, Condition: until[d],
+				Optional: rapid.IntRange(0, 3).Draw(t, label+" could do without "+d) == 0,
+				Restart:  rapid.IntRange(0, 2).Draw(t, label+" restarts with "+d) == 0,
+			})
 		}
 	}
 	s.Hash = s.Spec.Hash()
 	return s
+}
+
+// surroundings draws what a service refers to beside networks and volumes.
+func surroundings(t *rapid.T, label string, before []string, a state.App, s *state.Service, until map[string]state.Condition) {
+	if rapid.IntRange(0, 3).Draw(t, label+" secret") == 0 {
+		s.Spec.Files = []state.File{{Target: "/run/secrets/key", Content: []byte(rapid.SampledFrom([]string{"old", "new"}).Draw(t, label+" secret is"))}}
+	}
+	if rapid.IntRange(0, 3).Draw(t, label+" api") == 0 {
+		s.Spec.Features = []string{state.FeatureAPI}
+	}
+	s.RequiresReboot = rapid.IntRange(0, 15).Draw(t, label+" reboot") == 0
+	for _, owner := range before {
+		if _, ok := a.Services[owner]; ok && until[owner] != state.Completed && rapid.IntRange(0, 7).Draw(t, label+" in the network of "+owner) == 0 {
+			s.Spec.NetworkMode, s.Spec.Networks = "service:"+owner, nil
+			return
+		}
+	}
 }
 
 func subset(t *rapid.T, label string, of []string) []string {
@@ -112,8 +140,19 @@ func Mishap(t *rapid.T, label string, w state.World) state.World {
 	}
 	a.Containers = slices.Clone(a.Containers)
 	a.Networks = slices.Clone(a.Networks)
-	kind := rapid.IntRange(0, 8).Draw(t, label+" mishap")
+	kind := rapid.IntRange(0, 12).Draw(t, label+" mishap")
 	switch {
+	case kind == 9:
+		return visit(t, label, w, uuid)
+	case kind == 10: // somebody removes the network of the API
+		return withoutAPI(w)
+	case kind == 11: // power fails; what lies in memory is gone
+		if next, err := sim.Apply(w, reconcile.Reboot{}); err == nil {
+			return next
+		}
+		return w
+	case kind == 12: // a service guards itself
+		return Visit(t, label, w)
 	case kind == 0: // somebody removes images, and names of those in use
 		return withoutImages(w)
 	case kind == 1: // the engine restarts: "always" revives what we stopped
@@ -130,8 +169,76 @@ func Mishap(t *rapid.T, label string, w state.World) state.World {
 		i := rapid.IntRange(0, len(a.Containers)-1).Draw(t, label+" container")
 		a.Containers = strike(a.Containers, i, kind)
 	}
-	out := state.World{Apps: maps.Clone(w.Apps), Images: w.Images}
+	out := w
+	out.Apps = maps.Clone(w.Apps)
 	out.Apps[uuid] = a
+	return out
+}
+
+// Visit is a person or a program that asks for something, or guards a service.
+func Visit(t *rapid.T, label string, w state.World) state.World {
+	uuid := rapid.SampledFrom(apps).Draw(t, label+" app")
+	a, ok := w.Apps[uuid]
+	if !ok {
+		return w
+	}
+	service := rapid.SampledFrom(services).Draw(t, label+" locks")
+	if rapid.Bool().Draw(t, label+" asks") || slices.Contains(a.Locked, service) {
+		return visit(t, label, w, uuid)
+	}
+	a.UserLocks = append(slices.Clone(a.UserLocks), state.UserLock{Service: service, Holder: "uid 0"})
+	out := w
+	out.Apps = maps.Clone(w.Apps)
+	out.Apps[uuid] = a
+	return out
+}
+
+// visit is a person who asks for something.
+func visit(t *rapid.T, label string, w state.World, uuid string) state.World {
+	a := w.Apps[uuid]
+	i := state.Intent{ID: fmt.Sprintf("i%d", len(w.Intents)+1), App: uuid, By: "somebody"}
+	i.Kind = rapid.SampledFrom([]state.IntentKind{state.Restart, state.Stop, state.Start, state.Purge}).Draw(t, label+" asks to")
+	switch i.Kind {
+	case state.Stop:
+		i.Services, i.Commit = subset(t, label+" service", services), a.Commit
+	case state.Purge:
+		for _, v := range a.Volumes {
+			i.Left = append(i.Left, v.Name)
+		}
+	case state.Restart, state.Start:
+		for _, c := range a.Containers {
+			if rapid.Bool().Draw(t, label+" "+c.ID) {
+				i.Left = append(i.Left, c.ID)
+			}
+		}
+	}
+	out := w
+	out.Intents = append(slices.Clone(w.Intents), i)
+	return out
+}
+
+func withoutAPI(w state.World) state.World {
+	out := w
+	out.APINetwork = false
+	out.Apps = maps.Clone(w.Apps)
+	for uuid, a := range out.Apps {
+		a.Containers = slices.Clone(a.Containers)
+		for i := range a.Containers {
+			a.Containers[i].API = false
+		}
+		out.Apps[uuid] = a
+	}
+	return out
+}
+
+// Unlock is a user who gives up every lock.
+func Unlock(w state.World) state.World {
+	out := w
+	out.Apps = maps.Clone(w.Apps)
+	for uuid, a := range out.Apps {
+		a.UserLocks = nil
+		out.Apps[uuid] = a
+	}
 	return out
 }
 
@@ -168,7 +275,8 @@ func withoutImages(w state.World) state.World {
 			used[c.Image] = true
 		}
 	}
-	out := state.World{Apps: w.Apps, Images: maps.Clone(w.Images)}
+	out := w
+	out.Images = maps.Clone(w.Images)
 	maps.DeleteFunc(out.Images, func(id string, _ state.Image) bool { return !used[id] })
 	for id, img := range out.Images {
 		img.Refs, img.Ours = nil, false // what has no name cannot be known as ours
@@ -184,7 +292,8 @@ func Empty() state.World {
 
 // Preload puts some images on a device.
 func Preload(t *rapid.T, label string, w state.World) state.World {
-	out := state.World{Apps: w.Apps, Images: maps.Clone(w.Images)}
+	out := w
+	out.Images = maps.Clone(w.Images)
 	for _, ref := range subset(t, label, images) {
 		id := sim.ImageID(ref)
 		img := out.Images[id]
