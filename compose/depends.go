@@ -17,8 +17,9 @@ import (
 func (b *builder) dependencies(names []string, services types.Services) {
 	for _, name := range names {
 		s := b.project.Services[name]
-		for _, other := range slices.Sorted(maps.Keys(services[name].DependsOn)) {
-			if d, ok := b.dependency(name, other, services[name].DependsOn[other]); ok {
+		declared := b.withOwner(name, services[name].DependsOn)
+		for _, other := range slices.Sorted(maps.Keys(declared)) {
+			if d, ok := b.dependency(name, other, declared[other]); ok {
 				s.DependsOn = append(s.DependsOn, d)
 			}
 		}
@@ -27,6 +28,30 @@ func (b *builder) dependencies(names []string, services types.Services) {
 	if ring := b.cycle(names); ring != nil {
 		b.reject("services."+ring[0]+".depends_on", "the services wait for each other: "+strings.Join(ring, " → "))
 	}
+}
+
+// withOwner adds the service whose network this one uses to what it waits for.
+func (b *builder) withOwner(name string, declared types.DependsOnConfig) types.DependsOnConfig {
+	owner := b.project.Services[name].Spec.NetworkOwner()
+	if _, exists := b.project.Services[owner]; !exists || owner == name {
+		return declared
+	}
+	at := "services." + name + ".depends_on." + owner
+	d, ok := declared[owner]
+	switch {
+	case !ok:
+	case state.Condition(d.Condition) == state.Completed:
+		b.reject(at+".condition", "the network of "+owner+" is used, which must go on running")
+	case !d.Required:
+		b.ignore(at+".required", "the network of "+owner+" is used")
+	}
+	d.Required = true
+	all := maps.Clone(declared)
+	if all == nil {
+		all = types.DependsOnConfig{}
+	}
+	all[owner] = d
+	return all
 }
 
 func (b *builder) dependency(name, other string, c types.ServiceDependency) (state.Dependency, bool) {
@@ -46,11 +71,10 @@ func (b *builder) dependency(name, other string, c types.ServiceDependency) (sta
 	case !ok:
 		b.warn(at, "there is no service "+other+"; it is not required and not waited for")
 		return d, false
-	case !c.Required:
-		b.ignore(at+".required", "while the service is part of the release it is waited for")
 	}
+	d.Optional, d.Restart = !c.Required, c.Restart
 	switch h := needed.Spec.Healthcheck; {
-	case d.Condition == state.Healthy && h != nil && len(h.Test) == 1 && h.Test[0] == "NONE":
+	case d.Condition == state.Healthy && !d.Optional && h != nil && len(h.Test) == 1 && h.Test[0] == "NONE":
 		b.reject(at, other+" has its health check switched off and can never become healthy")
 	case d.Condition == state.Completed && (needed.Spec.Restart.Name == "always" || needed.Spec.Restart.Name == "unless-stopped"):
 		b.warn(at, other+" is restarted whenever it ends; set restart: no or on-failure there")

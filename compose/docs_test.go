@@ -52,7 +52,7 @@ func TestRowsAreComplete(t *testing.T) {
 			t.Errorf("%s: a class, but not applied", a.Path)
 		}
 		seen[a.Path] = true
-		if !strings.HasSuffix(a.Path, "[]") && !slices.ContainsFunc(known, func(p tree.Path) bool { return string(p) == a.Path }) {
+		if !a.Beyond && !strings.HasSuffix(a.Path, "[]") && !slices.ContainsFunc(known, func(p tree.Path) bool { return string(p) == a.Path }) {
 			t.Errorf("%s: not an attribute of the specification", a.Path)
 		}
 	}
@@ -81,6 +81,7 @@ when the container is next made.
 `)
 	for _, part := range []struct{ title, prefix string }{
 		{"Document", ""}, {"Services", "services.*."}, {"Networks", "networks.*."}, {"Volumes", "volumes.*."},
+		{"Secrets", "secrets.*."}, {"Configs", "configs.*."},
 	} {
 		fmt.Fprintf(&b, "## %s\n\n| attribute | treatment | change |\n| --- | --- | --- |\n", part.title)
 		for _, a := range Attributes {
@@ -92,6 +93,9 @@ when the container is next made.
 			if why := a.why(); why != "" {
 				treat += ": " + why
 			}
+			if a.Beyond {
+				treat += "; not in the compose specification"
+			}
 			if a.InFile != "" {
 				treat += " (" + string(a.InFile) + " in a compose file)"
 			}
@@ -99,9 +103,12 @@ when the container is next made.
 		}
 		b.WriteString("\n")
 	}
+	b.WriteString(sharing)
 	b.WriteString(`## Labels
 
 Names that begin with io.resin. are read as io.balena. Every other label is put on the container as it is.
+A feature is on with 1, true or on. What the device lacks is left out and named in its log.
+Labels that are baked into an image give it nothing: those of the release count.
 
 | label | treatment | change |
 | --- | --- | --- |
@@ -113,6 +120,7 @@ Names that begin with io.resin. are read as io.balena. Every other label is put 
 		}
 		fmt.Fprintf(&b, "| `%s` | %s: %s | %s |\n", l.Name, l.Treat, l.Why, change)
 	}
+	b.WriteString(variables)
 	b.WriteString(`
 ## Defaults
 
@@ -126,7 +134,53 @@ Names that begin with io.resin. are read as io.balena. Every other label is put 
 | networks | default, which exists exactly when a service uses it |
 | ports without a host port | the same number in a release, one of the engine's choice in a compose file |
 | healthcheck | the image's |
+| logging | the engine's; json-file where only options are given |
+| gpus and reservations.devices without count and device_ids | all devices |
+| file of a secret | /run/secrets/NAME; a target without / at its beginning goes there too |
+| file of a config | /NAME; a target without / at its beginning goes there too |
+| uid, gid and mode of these files | 0, 0 and 0444 |
 | main network | the one of highest priority, then the first by name |
 `)
 	return b.String()
 }
+
+const sharing = `## What is shared
+
+**Networks and volumes** with ` + "`external: true`" + ` are not the app's: they are taken as they are, under the
+name in ` + "`name`" + ` or else their own, and never made, changed or removed. All others belong to the app.
+
+**` + "`network_mode: service:NAME`" + `** uses the network of another service of the app, which starts first.
+The service then has no hostname, mac_address, extra_hosts, dns, ports, expose or networks of its own.
+` + "`container:NAME`" + ` does so with a container that is not the app's.
+
+**` + "`volumes_from`" + `** mounts the named volumes of another service at the same places.
+
+**Secrets and configs** are read-only files that are kept in memory on the device. Their content is in the
+document (` + "`content`" + `) or in a variable (` + "`environment`" + `): on a device one of the service's own variables, for
+` + "`deckhand apply`" + ` one of the shell or of .env. With ` + "`deckhand apply`" + ` it may also be in a file beside the compose file.
+Contents are in no label, log or plan. A change of one replaces the services that use it.
+
+`
+
+const variables = `
+## Variables
+
+Each service gets these variables. Those of the image are beneath them, those of the release and the device above.
+Each name that begins with BALENA also exists with RESIN.
+
+| variable | value |
+| --- | --- |
+| BALENA | 1 |
+| BALENA_APP_ID, BALENA_APP_UUID, BALENA_APP_NAME | the app's |
+| BALENA_SERVICE_NAME | the service's |
+| BALENA_DEVICE_UUID, BALENA_DEVICE_TYPE, BALENA_DEVICE_ARCH | the device's |
+| BALENA_DEVICE_NAME_AT_INIT | the device's name when the container was made |
+| BALENA_HOST_OS_VERSION | the host's |
+| BALENA_APP_LOCK_PATH | /tmp/balena/updates.lock |
+| BALENA_SERVICE_HANDOVER_COMPLETE_PATH, RESIN_SERVICE_KILL_ME_PATH | /tmp/balena/handover-complete |
+| USER | root |
+| BALENA_API_KEY, BALENA_API_URL | with the feature balena-api |
+| BALENA_SUPERVISOR_ADDRESS, BALENA_SUPERVISOR_HOST, BALENA_SUPERVISOR_PORT, BALENA_SUPERVISOR_API_KEY | with the feature supervisor-api |
+| BALENA_HOST_OS_BOARD_REV, BALENA_HOST_OS_BUILD | with the feature host-os.board-rev |
+| DOCKER_HOST | with the feature balena-socket |
+`

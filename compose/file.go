@@ -35,7 +35,7 @@ func LoadFile(ctx context.Context, path string, o Options) (Project, []Problem, 
 	if err != nil {
 		return Project{}, nil, state.Classify(state.ClassInvalid, err)
 	}
-	o.LookupEnv = env
+	o.LookupEnv, o.Folder = env, filepath.Dir(path)
 	p, problems, err := loadYAML(ctx, content, o)
 	if err != nil {
 		return Project{}, nil, state.Classify(state.ClassInvalid, fmt.Errorf("%s: %w", path, err))
@@ -96,7 +96,7 @@ func loadYAML(ctx context.Context, content []byte, o Options) (Project, []Proble
 	var n notes
 	doc, err = interpolate(&n, doc, o.LookupEnv)
 	if err != nil {
-		return Project{}, nil, err
+		return Project{}, nil, withoutValue(err)
 	}
 	withProfiles(&n, doc, o.Profiles)
 	o.Release = false
@@ -193,6 +193,16 @@ func interpolate(n *notes, doc map[string]any, lookup func(string) (string, bool
 		n.warn("${"+clip(name)+"}", "the variable is not set; it is replaced by nothing")
 	}
 	return out, err
+}
+
+// withoutValue leaves the text that cannot be read out of the message about it:
+// it may hold a secret.
+func withoutValue(err error) error {
+	if _, ok := errors.AsType[*template.InvalidTemplateError](err); ok {
+		where, _, _ := strings.Cut(err.Error(), "\n")
+		return errors.New(strings.TrimSuffix(where, ".") + "; write $$ for a $")
+	}
+	return err
 }
 
 // withProfiles leaves out services of profiles that are not asked for.

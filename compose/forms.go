@@ -290,7 +290,12 @@ func (s *screen) pairs(path string, v any) (map[string]any, bool) {
 			}
 		}
 	default:
-		s.want(path, "a mapping or a list of key=value", v)
+		const what = "want a mapping or a list of key=value"
+		if _, isText := v.(string); isText { // perhaps a secret: it is not repeated
+			s.reject(path, what)
+		} else {
+			s.reject(path, what+", got "+kind(v))
+		}
 		return nil, false
 	}
 	return out, true
@@ -451,16 +456,34 @@ func healthTest(s *screen, path string, v any) (any, bool) {
 	return nil, false
 }
 
-func dependencyRestart(s *screen, path string, v any) (any, bool) {
-	if b, ok := boolean(s, path, v); ok && b == true {
-		s.ignore(path, "a service is not restarted because another one was updated")
-	}
-	return nil, false
-}
-
 // falseOrRefused keeps what is set to anything but false, for its row to refuse.
 func falseOrRefused(_ *screen, _ string, v any) (any, bool) {
 	return v, v != nil && v != false && v != "false"
+}
+
+// notOne keeps a number of containers that is not one, for its row to name.
+func notOne(_ *screen, _ string, v any) (any, bool) {
+	n, ok := whole(v)
+	return v, v != nil && !(ok && n == 1)
+}
+
+// notDefault keeps what is set to anything but default, for its row to refuse.
+func notDefault(_ *screen, _ string, v any) (any, bool) {
+	return v, v != nil && v != "" && v != "default"
+}
+
+// platform refuses what no device runs.
+func platform(s *screen, path string, v any) (any, bool) {
+	v, ok := text(s, path, v)
+	if !ok || v == "" {
+		return nil, false
+	}
+	t, _ := v.(string)
+	if os, _, _ := strings.Cut(t, "/"); strings.EqualFold(os, "windows") || strings.EqualFold(os, "darwin") {
+		s.reject(path, clip(t)+": devices run Linux")
+		return nil, false
+	}
+	return v, true
 }
 
 // ulimitForm is one number for both limits, or a mapping.

@@ -29,6 +29,14 @@ type Options struct {
 
 	// Profiles are the profiles of a compose file whose services are wanted.
 	Profiles []string
+
+	// Folder is where the files of secrets and configs of a compose file are
+	// looked for. Empty: they are refused.
+	Folder string
+
+	// AnyVariable takes secrets and configs from variables that are not set: a
+	// release is looked at before devices give them values.
+	AnyVariable bool
 }
 
 // Project is a document in canonical form. IDs are not part of it.
@@ -54,7 +62,7 @@ func Load(ctx context.Context, o Options, doc map[string]any) (Project, []Proble
 	v, _ := s.value(table, "", doc)
 	clean, _ := v.(map[string]any)
 
-	b := &builder{file: s.file, portsLeft: maxPorts, project: Project{
+	b := &builder{file: s.file, folder: o.Folder, lookup: o.LookupEnv, anyVariable: o.AnyVariable, portsLeft: maxPorts, project: Project{
 		Name:     o.Name,
 		Services: map[string]state.Service{},
 		Networks: map[string]state.Network{},
@@ -83,7 +91,7 @@ func (s *screen) stillTrue(found []Problem, doc, clean map[string]any) []Problem
 	if !s.rejected {
 		return found
 	}
-	for _, section := range []string{"services", "networks", "volumes"} {
+	for _, section := range []string{"services", "networks", "volumes", "secrets", "configs"} {
 		before, _ := doc[section].(map[string]any)
 		after, _ := clean[section].(map[string]any)
 		if len(before) != len(after) {
@@ -108,6 +116,13 @@ func (s *screen) stillTrue(found []Problem, doc, clean map[string]any) []Problem
 	})
 }
 
+// isService reports whether the document has a service of the name, built
+// already or not.
+func (b *builder) isService(name string) bool {
+	_, ok := b.around[name]
+	return ok
+}
+
 // within says whether a path is another one or beneath it.
 func within(path, top string) bool {
 	rest, ok := strings.CutPrefix(path, top)
@@ -117,16 +132,26 @@ func within(path, top string) bool {
 // builder makes canonical values from what compose-go decoded.
 type builder struct {
 	notes
-	file      bool
+	file        bool
+	folder      string
+	lookup      func(string) (string, bool)
+	anyVariable bool
+
 	project   Project
 	around    map[string]around // by service
+	outside   outside
+	contents  map[string]map[string]any // secrets and configs, by section and name
 	portsLeft int
 }
 
 // around is what does not go through compose-go: ports, because it makes an
-// object of every port of a range, and ulimits, because it holds them in an int
-// that has 32 bits on some devices.
-type around struct{ ports, ulimits any }
+// object of every port of a range; ulimits, because it holds them in an int that
+// has 32 bits on some devices; swappiness, because it cannot tell 0 from
+// nothing; secrets and configs, because its errors show what it cannot read.
+type around struct {
+	ports, ulimits, swappiness any
+	files                      map[string]any // by section
+}
 
 // take removes from a screened document what goes around compose-go, and sets
 // what releases have by default.
@@ -135,12 +160,22 @@ func (b *builder) take(doc map[string]any) {
 	b.around = make(map[string]around, len(services))
 	for name, v := range services {
 		service, _ := v.(map[string]any)
-		b.around[name] = around{service["ports"], service["ulimits"]}
+		b.around[name] = around{
+			ports: service["ports"], ulimits: service["ulimits"], swappiness: service["mem_swappiness"],
+			files: map[string]any{"secrets": service["secrets"], "configs": service["configs"]},
+		}
 		if _, set := service["tty"]; !set && !b.file && service != nil {
 			service["tty"] = true
 		}
-		delete(service, "ports")
-		delete(service, "ulimits")
+		for _, attribute := range []string{"ports", "ulimits", "mem_swappiness", "secrets", "configs"} {
+			delete(service, attribute)
+		}
+	}
+	b.outside = outside{networks: takeExternal(doc["networks"]), volumes: takeExternal(doc["volumes"])}
+	b.contents = map[string]map[string]any{}
+	for _, k := range fileKinds() {
+		b.contents[k.section], _ = doc[k.section].(map[string]any)
+		delete(doc, k.section)
 	}
 }
 
@@ -162,6 +197,8 @@ func decode(doc map[string]any) (p *types.Project, err error) {
 }
 
 func (b *builder) build(p *types.Project) {
+	b.reserved()
+	b.declarations()
 	for _, name := range slices.Sorted(maps.Keys(p.Networks)) {
 		b.network(name, p.Networks[name])
 	}
@@ -174,6 +211,7 @@ func (b *builder) build(p *types.Project) {
 		c := p.Services[name]
 		b.service(name, &c)
 	}
+	b.inherit(names, p.Services)
 	b.dependencies(names, p.Services)
 	b.portClashes(names)
 	for name, s := range b.project.Services {

@@ -63,36 +63,46 @@ func shortVolume(s *screen, at, short string) (map[string]any, bool) {
 	return m, true
 }
 
-// mounts builds the volumes and tmpfs of a service.
-func (b *builder) mounts(at string, c *types.ServiceConfig, spec *state.Spec) {
-	taken := map[string]bool{}
-	claim := func(where, target string) (string, bool) {
-		clean := path.Clean(target)
-		switch {
-		case !path.IsAbs(target), clean == "/":
-			b.reject(where, "want a path in the container that begins with /, got "+strconv.Quote(clip(target)))
-			return "", false
-		case taken[clean]:
-			b.reject(where, clip(clean)+" is mounted twice")
-			return "", false
-		}
-		taken[clean] = true
-		return clean, true
+// targets are the paths in a container that something is mounted at.
+type targets map[string]bool
+
+// claim takes a path for one mount and writes it in one spelling.
+func (b *builder) claim(taken targets, at, target string) (string, bool) {
+	clean := path.Clean(target)
+	switch {
+	case !path.IsAbs(target), clean == "/":
+		b.reject(at, "want a path in the container that begins with /, got "+strconv.Quote(clip(target)))
+		return "", false
+	case taken[clean]:
+		b.reject(at, clip(clean)+" is mounted twice")
+		return "", false
 	}
+	taken[clean] = true
+	return clean, true
+}
+
+// mounts builds the volumes, tmpfs, secrets and configs of a service.
+func (b *builder) mounts(name string, c *types.ServiceConfig, spec *state.Spec) {
+	at, taken := "services."+name, targets{}
 	for i := range c.Volumes {
 		where := at + ".volumes[" + strconv.Itoa(i) + "]"
-		if target, ok := claim(where, c.Volumes[i].Target); ok {
+		if target, ok := b.claim(taken, where, c.Volumes[i].Target); ok {
 			b.mount(where, target, &c.Volumes[i], spec)
 		}
 	}
-	slices.SortFunc(spec.Mounts, func(x, y state.Mount) int { return strings.Compare(x.Target, y.Target) })
+	sortMounts(spec.Mounts)
 	for i, t := range c.Tmpfs {
 		where := at + ".tmpfs[" + strconv.Itoa(i) + "]"
 		target, options, _ := strings.Cut(t, ":")
-		if target, ok := claim(where, target); ok {
+		if target, ok := b.claim(taken, where, target); ok {
 			put(&spec.Tmpfs, target, options)
 		}
 	}
+	b.files(name, taken, spec)
+}
+
+func sortMounts(list []state.Mount) {
+	slices.SortFunc(list, func(x, y state.Mount) int { return strings.Compare(x.Target, y.Target) })
 }
 
 func (b *builder) mount(at, target string, v *types.ServiceVolumeConfig, spec *state.Spec) {
@@ -104,13 +114,15 @@ func (b *builder) mount(at, target string, v *types.ServiceVolumeConfig, spec *s
 			return
 		}
 		if v.Tmpfs != nil {
-			m.Size = int64(v.Tmpfs.Size)
+			m.Size, m.Mode = int64(v.Tmpfs.Size), v.Tmpfs.Mode
 		}
 	case types.VolumeTypeVolume:
 		if v.Volume != nil {
 			m.NoCopy = v.Volume.NoCopy
 		}
-		if v.Source != "" && !b.declared(at, v.Source) {
+		if name, ok := b.outside.volumes[v.Source]; ok {
+			m.Source, m.External = name, true
+		} else if v.Source != "" && !b.declared(at, v.Source) {
 			return
 		}
 	}
@@ -130,6 +142,72 @@ func (b *builder) declared(at, name string) bool {
 	return true
 }
 
+// inherit gives services the named volumes of those named in volumes_from.
+func (b *builder) inherit(names []string, services types.Services) {
+	const walking, done = 1, 2
+	seen := map[string]int{}
+	var visit func(name string)
+	visit = func(name string) {
+		seen[name] = walking
+		for i, from := range services[name].VolumesFrom {
+			at := "services." + name + ".volumes_from[" + strconv.Itoa(i) + "]"
+			other, mode, _ := strings.Cut(strings.TrimPrefix(from, "service:"), ":")
+			_, exists := services[other]
+			switch {
+			case other == "container":
+				b.reject(at, clip(from)+": only volumes of services of the app can be taken")
+				continue
+			case !exists:
+				b.reject(at, "there is no service "+clip(other))
+				continue
+			case mode != "" && mode != "ro" && mode != "rw":
+				b.reject(at, "want ro or rw after the service, got "+strconv.Quote(clip(mode)))
+				continue
+			case seen[other] == walking:
+				b.reject(at, "the services take their volumes from each other")
+				continue
+			case seen[other] == 0:
+				visit(other)
+			}
+			b.takeMounts(at, name, other, mode == "ro")
+		}
+		seen[name] = done
+	}
+	for _, name := range names {
+		if seen[name] == 0 {
+			visit(name)
+		}
+	}
+}
+
+// takeMounts copies mounts of another service; where both mount something, the
+// service's own counts.
+func (b *builder) takeMounts(at, name, other string, readOnly bool) {
+	s := b.project.Services[name]
+	taken := targets{}
+	for _, m := range s.Spec.Mounts {
+		taken[m.Target] = true
+	}
+	for target := range s.Spec.Tmpfs {
+		taken[target] = true
+	}
+	for _, f := range s.Spec.Files {
+		taken[f.Target] = true
+	}
+	for _, m := range b.project.Services[other].Spec.Mounts {
+		switch {
+		case taken[m.Target] || m.Type != types.VolumeTypeVolume:
+		case m.Source == "":
+			b.ignore(at, "the volume at "+m.Target+" of "+other+" has no name and cannot be shared")
+		default:
+			m.ReadOnly = m.ReadOnly || readOnly
+			s.Spec.Mounts = append(s.Spec.Mounts, m)
+		}
+	}
+	sortMounts(s.Spec.Mounts)
+	b.project.Services[name] = s
+}
+
 // volume builds a declared volume.
 func (b *builder) volume(name string, c *types.VolumeConfig) {
 	at := "volumes." + name
@@ -137,6 +215,9 @@ func (b *builder) volume(name string, c *types.VolumeConfig) {
 		Driver:     orElse(c.Driver, "local"),
 		DriverOpts: plain(c.DriverOpts),
 		Labels:     b.labels(at, c.Labels),
+	}
+	if spec.Driver != "local" {
+		b.warn(at+".driver", clip(spec.Driver)+": balenaEngine has the driver local only")
 	}
 	b.project.Volumes[name] = state.Volume{Name: name, Spec: spec, Hash: spec.Hash()}
 }

@@ -120,6 +120,30 @@ func (b *builder) expand(short string) ([]state.Port, error) {
 	return out, nil
 }
 
+// expose reads ports that are open without being published. They are noted on
+// the container; services of one network reach each other's ports anyway.
+func (b *builder) expose(at string, in []string) []string {
+	var out []string
+	for i, text := range in {
+		where := at + "[" + strconv.Itoa(i) + "]"
+		proto, numbers := nat.SplitProtoPort(strings.TrimSpace(text))
+		from, to, err := nat.ParsePortRange(numbers)
+		switch {
+		case err != nil || from == 0 || !slices.Contains([]string{"tcp", "udp", "sctp"}, strings.ToLower(proto)):
+			b.reject(where, "want a port such as 80 or 53/udp, got "+strconv.Quote(clip(text)))
+			continue
+		case b.portsLeft < int(to-from):
+			b.reject(where, fmt.Sprintf("more than %d ports", maxPorts))
+			return nil
+		}
+		b.portsLeft -= int(to-from) + 1
+		for n := from; n <= to; n++ {
+			out = append(out, strconv.FormatUint(n, 10)+"/"+strings.ToLower(proto))
+		}
+	}
+	return set(out)
+}
+
 // portClashes warns of host ports that two services publish.
 func (b *builder) portClashes(names []string) {
 	owner := map[state.Port]string{}

@@ -28,56 +28,49 @@ const (
 func (b *builder) service(name string, c *types.ServiceConfig) {
 	at := "services." + name
 	spec := state.Spec{
-		Command:        words(c.Command),
-		Entrypoint:     words(c.Entrypoint),
-		User:           c.User,
-		Environment:    environ(c.Environment),
-		Labels:         b.labels(at, c.Labels),
-		Restart:        policy(c.Restart),
-		Healthcheck:    b.health(at+".healthcheck", c.HealthCheck),
-		StopSignal:     signal(c.StopSignal),
-		StopGrace:      grace(c.StopGracePeriod),
-		Privileged:     c.Privileged,
-		ReadOnly:       c.ReadOnly,
-		Tty:            c.Tty,
-		StdinOpen:      c.StdinOpen,
-		Init:           c.Init,
-		CapAdd:         capabilities(c.CapAdd),
-		CapDrop:        capabilities(c.CapDrop),
-		GroupAdd:       set(c.GroupAdd),
-		SecurityOpt:    set(c.SecurityOpt),
-		Devices:        b.devices(at, c.Devices),
-		Pid:            b.own(at+".pid", c.Pid),
-		Ipc:            b.own(at+".ipc", orElse(c.Ipc, defaultIpc)),
-		Userns:         c.UserNSMode,
-		Runtime:        c.Runtime,
-		Sysctls:        plain(c.Sysctls),
-		Ulimits:        b.ulimits(at+".ulimits", b.around[name].ulimits),
-		CgroupParent:   c.CgroupParent,
-		CPUShares:      c.CPUShares,
-		CPUQuota:       c.CPUQuota,
-		NanoCPUs:       nanoCPUs(c.CPUS),
-		CpusetCpus:     c.CPUSet,
-		Memory:         int64(c.MemLimit),
-		MemoryReserved: int64(c.MemReservation),
-		ShmSize:        orElse(int64(c.ShmSize), defaultShm),
-		PidsLimit:      c.PidsLimit,
-		OomScoreAdj:    int(c.OomScoreAdj),
-		OomKillDisable: c.OomKillDisable,
+		Command:     words(c.Command),
+		Entrypoint:  words(c.Entrypoint),
+		User:        c.User,
+		Environment: environ(c.Environment),
+		Labels:      b.labels(at, c.Labels),
+		Restart:     b.restart(at, c),
+		Healthcheck: b.health(at+".healthcheck", c.HealthCheck),
+		StopSignal:  signal(c.StopSignal),
+		StopGrace:   grace(c.StopGracePeriod),
+		Privileged:  c.Privileged,
+		ReadOnly:    c.ReadOnly,
+		Tty:         c.Tty,
+		StdinOpen:   c.StdinOpen,
+		Init:        c.Init,
+		CapAdd:      capabilities(c.CapAdd),
+		CapDrop:     capabilities(c.CapDrop),
+		GroupAdd:    set(c.GroupAdd),
+		SecurityOpt: set(c.SecurityOpt),
+		Devices:     b.devices(at, c.Devices),
+		Pid:         b.space(at+".pid", c.Pid, "host", "container:NAME"),
+		Ipc:         b.space(at+".ipc", orElse(c.Ipc, defaultIpc), "none", "private", "shareable", "host", "container:NAME"),
+		Uts:         b.space(at+".uts", c.Uts, "host"),
+		Cgroup:      b.space(at+".cgroup", c.Cgroup, "host", "private"),
+		Userns:      b.space(at+".userns_mode", c.UserNSMode, "host"),
+		Runtime:     c.Runtime,
+		Sysctls:     plain(c.Sysctls),
+		Ulimits:     b.ulimits(at+".ulimits", b.around[name].ulimits),
+		Logging:     b.logging(at+".logging", c.Logging),
+		StorageOpt:  b.storage(at+".storage_opt", c.StorageOpt),
+		Features:    features(c.Labels),
+	}
+	if n, ok := b.around[name].swappiness.(int64); ok {
+		spec.MemorySwappiness = &n
 	}
 	if c.WorkingDir != "" {
 		spec.WorkingDir = path.Clean(c.WorkingDir)
 	}
-	b.limits(at, &spec)
+	b.resources(at, c, &spec)
 	b.attach(name, c, &spec)
-	b.mounts(at, c, &spec)
-	b.project.Services[name] = state.Service{
-		Name:     name,
-		Image:    b.image(at+".image", c.Image),
-		Running:  true,
-		Strategy: b.strategy(at, c.Labels),
-		Spec:     spec,
-	}
+	b.mounts(name, c, &spec)
+	s := state.Service{Name: name, Image: b.image(at+".image", c.Image), Running: true, Spec: spec}
+	b.update(at+".labels", c.Labels, &s)
+	b.project.Services[name] = s
 }
 
 // image checks a reference and writes it in canonical form.
@@ -93,29 +86,19 @@ func (b *builder) image(at, image string) string {
 	return state.Reference(image)
 }
 
-// own refuses a namespace that belongs to another container.
-func (b *builder) own(at, mode string) string {
-	if owner, _, _ := strings.Cut(mode, ":"); owner == "service" || owner == "container" {
-		b.reject(at, clip(mode)+": sharing with another container is not supported yet")
+// space checks which namespace a service shares. One of another service is
+// refused: the service would have to be made anew whenever that one is.
+func (b *builder) space(at, mode string, allowed ...string) string {
+	kind, name, _ := strings.Cut(mode, ":")
+	switch {
+	case mode == "", slices.Contains(allowed, mode):
+	case kind == "container" && name != "" && slices.Contains(allowed, "container:NAME"):
+	case kind == "service":
+		b.reject(at, clip(mode)+": only network_mode can be shared between services")
+	default:
+		b.reject(at, "want "+strings.Join(allowed, " or ")+", got "+strconv.Quote(clip(mode)))
 	}
 	return mode
-}
-
-// limits checks numbers that the engine would refuse at the worst moment.
-func (b *builder) limits(at string, spec *state.Spec) {
-	const least = 6 << 20 // the engine's own minimum
-	if spec.Memory > 0 && spec.Memory < least {
-		b.reject(at+".mem_limit", "the engine needs at least 6m for a container")
-	}
-	if spec.Memory > 0 && spec.MemoryReserved > spec.Memory {
-		b.reject(at+".mem_reservation", "is more than mem_limit")
-	}
-	if spec.OomScoreAdj < -1000 || spec.OomScoreAdj > 1000 {
-		b.reject(at+".oom_score_adj", "want -1000 to 1000, got "+strconv.Itoa(spec.OomScoreAdj))
-	}
-	if spec.NanoCPUs > 0 && spec.CPUQuota > 0 {
-		b.reject(at+".cpu_quota", "cpus is set as well; the engine takes one of them")
-	}
 }
 
 // health builds the health check. Nil leaves the image's in force.
@@ -170,11 +153,37 @@ func (b *builder) ulimits(at string, in any) map[string]state.Ulimit {
 	return out
 }
 
-// policy reads what the restart form has written.
-func policy(text string) state.RestartPolicy {
-	name, count, _ := strings.Cut(orElse(text, defaultRestart), ":")
-	n, _ := strconv.Atoi(count)
-	return state.RestartPolicy{Name: name, MaxRetries: n}
+// restart reads what the restart form has written, or else the policy below
+// deploy, as compose does.
+func (b *builder) restart(at string, c *types.ServiceConfig) state.RestartPolicy {
+	at += ".deploy.restart_policy"
+	if c.Deploy == nil || c.Deploy.RestartPolicy == nil {
+		name, count, _ := strings.Cut(orElse(c.Restart, defaultRestart), ":")
+		n, _ := strconv.Atoi(count)
+		return state.RestartPolicy{Name: name, MaxRetries: n}
+	}
+	d := c.Deploy.RestartPolicy
+	if c.Restart != "" {
+		b.ignore(at, "restart is set as well")
+		c.Deploy.RestartPolicy = nil
+		return b.restart(at, c)
+	}
+	policy := state.RestartPolicy{Name: "always"}
+	switch d.Condition {
+	case "", "any":
+	case "none":
+		policy.Name = "no"
+	case "on-failure":
+		policy.Name = d.Condition
+	default:
+		b.reject(at+".condition", "want none, on-failure or any, got "+strconv.Quote(clip(d.Condition)))
+	}
+	if n := d.MaxAttempts; n != nil && policy.Name == "on-failure" {
+		policy.MaxRetries = int(*n)
+	} else if n != nil {
+		b.ignore(at+".max_attempts", "counts with the condition on-failure only")
+	}
+	return policy
 }
 
 // grace is in whole seconds, as the engine counts; a part of one is one.

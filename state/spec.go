@@ -28,6 +28,7 @@ type Spec struct {
 	Networks    map[string]Attachment `json:"networks,omitempty"`     // by short name
 	MainNetwork string                `json:"main_network,omitempty"` // the one given at create
 	Ports       []Port                `json:"ports,omitempty"`        // sorted
+	Expose      []string              `json:"expose,omitempty"`       // port/protocol, sorted; what Ports holds is exposed anyway
 	ExtraHosts  []string              `json:"extra_hosts,omitempty"`  // host:ip, sorted
 	DNS         []string              `json:"dns,omitempty"`          // order matters
 	DNSSearch   []string              `json:"dns_search,omitempty"`   // order matters
@@ -54,10 +55,17 @@ type Spec struct {
 	GroupAdd    []string `json:"group_add,omitempty"`
 	SecurityOpt []string `json:"security_opt,omitempty"`
 	Devices     []string `json:"devices,omitempty"` // host:container:permissions, sorted
+	DeviceRules []string `json:"device_cgroup_rules,omitempty"`
 	Pid         string   `json:"pid,omitempty"`
 	Ipc         string   `json:"ipc,omitempty"`
 	Userns      string   `json:"userns_mode,omitempty"`
+	Uts         string   `json:"uts,omitempty"`
+	Cgroup      string   `json:"cgroup,omitempty"` // host or private; empty: the engine's default
 	Runtime     string   `json:"runtime,omitempty"`
+
+	DeviceRequests []DeviceRequest   `json:"gpus,omitempty"`    // sorted
+	Logging        *Logging          `json:"logging,omitempty"` // nil: the engine's default
+	StorageOpt     map[string]string `json:"storage_opt,omitempty"`
 
 	Sysctls map[string]string `json:"sysctls,omitempty"`
 	Ulimits map[string]Ulimit `json:"ulimits,omitempty"`
@@ -73,6 +81,13 @@ type Spec struct {
 	PidsLimit      int64  `json:"pids_limit,omitempty"`
 	OomScoreAdj    int    `json:"oom_score_adj,omitempty"`
 	OomKillDisable bool   `json:"oom_kill_disable,omitempty"`
+
+	CPUPeriod        int64  `json:"cpu_period,omitempty"`     // µs
+	CPURtPeriod      int64  `json:"cpu_rt_period,omitempty"`  // µs
+	CPURtRuntime     int64  `json:"cpu_rt_runtime,omitempty"` // µs
+	MemorySwap       int64  `json:"memswap_limit,omitempty"`  // bytes, memory and swap together; -1: unlimited
+	MemorySwappiness *int64 `json:"mem_swappiness,omitempty"` // 0 to 100; nil: the kernel's default
+	Blkio            *Blkio `json:"blkio_config,omitempty"`
 }
 
 // Attachment is how a service joins one network.
@@ -82,6 +97,8 @@ type Attachment struct {
 	IPv6        string   `json:"ipv6_address,omitempty"`
 	LinkLocalIP []string `json:"link_local_ips,omitempty"`
 	External    string   `json:"external,omitempty"` // the engine's name of a network that is not the app's
+
+	DriverOpts map[string]string `json:"driver_opts,omitempty"`
 }
 
 // File is a secret or a config: content that the container finds in a read-only
@@ -111,6 +128,7 @@ type Mount struct {
 	ReadOnly bool   `json:"read_only,omitempty"`
 	NoCopy   bool   `json:"nocopy,omitempty"`
 	Size     int64  `json:"size,omitempty"` // tmpfs, bytes
+	Mode     uint32 `json:"mode,omitempty"` // tmpfs, permissions
 }
 
 // RestartPolicy is the engine's restart policy.
@@ -134,6 +152,38 @@ type Ulimit struct {
 	Hard int64 `json:"hard"`
 }
 
+// DeviceRequest asks a driver of the engine for devices such as GPUs.
+type DeviceRequest struct {
+	Driver       string            `json:"driver,omitempty"` // empty: any that has the capabilities
+	Count        int               `json:"count,omitempty"`  // -1: all
+	IDs          []string          `json:"device_ids,omitempty"`
+	Capabilities []string          `json:"capabilities"` // sorted; all of them are needed
+	Options      map[string]string `json:"options,omitempty"`
+}
+
+// Logging is where the engine keeps what a service writes.
+type Logging struct {
+	Driver  string            `json:"driver"`
+	Options map[string]string `json:"options,omitempty"`
+}
+
+// Blkio bounds the access to block devices. Lists are sorted by path.
+type Blkio struct {
+	Weight       uint16     `json:"weight,omitempty"` // 10 to 1000
+	WeightDevice []BlkioPer `json:"weight_device,omitempty"`
+	ReadBps      []BlkioPer `json:"device_read_bps,omitempty"`
+	WriteBps     []BlkioPer `json:"device_write_bps,omitempty"`
+	ReadIOps     []BlkioPer `json:"device_read_iops,omitempty"`
+	WriteIOps    []BlkioPer `json:"device_write_iops,omitempty"`
+}
+
+// BlkioPer is one number for one block device: a weight, or bytes or operations
+// per second.
+type BlkioPer struct {
+	Path  string `json:"path"`
+	Value uint64 `json:"value"`
+}
+
 // NetworkSpec is everything that decides how a network is made.
 type NetworkSpec struct {
 	Driver     string            `json:"driver"`
@@ -143,6 +193,9 @@ type NetworkSpec struct {
 	EnableIPv6 bool              `json:"enable_ipv6,omitempty"`
 	Internal   bool              `json:"internal,omitempty"`
 	Labels     map[string]string `json:"labels,omitempty"` // user labels only
+
+	IPAMOptions map[string]string `json:"ipam_options,omitempty"`
+	Attachable  bool              `json:"attachable,omitempty"`
 }
 
 // Subnet is one address pool of a network.

@@ -25,7 +25,7 @@ func (p *project) asDevicesReadIt(ctx context.Context) error {
 			fields["image"] = "registry.invalid/v2/image"
 		}
 	}
-	_, problems, err := compose.Load(ctx, compose.Options{Release: true}, doc)
+	_, problems, err := compose.Load(ctx, compose.Options{Release: true, AnyVariable: true}, doc)
 	if err != nil {
 		return fmt.Errorf("read composition: %w", err)
 	}
