@@ -58,7 +58,8 @@ func checkStep(w state.World, want state.Target, n reconcile.Node, ready []recon
 // checkStop: unless its strategy says otherwise, nothing stops before the whole
 // release is on the device.
 func checkStop(w state.World, want state.App, s reconcile.Stop) error {
-	if want.Services[s.Service].Strategy == "kill-then-download" {
+	switch want.Services[s.Service].Strategy {
+	case "kill-then-download", "delete-then-download":
 		return nil
 	}
 	for _, service := range want.Services {
