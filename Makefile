@@ -132,7 +132,7 @@ vuln: ## known vulnerabilities, where the database can be reached
 
 setup: ## install what tests and demo need; quiet when nothing is missing
 	@scripts/setup-engine.sh
-	@scripts/setup.sh browser certificates
+	@scripts/setup.sh bus browser certificates
 
 update-goldens: ## rewrite golden files; look at the difference
 	@$(GO) test ./test/architecture -update

@@ -1,6 +1,6 @@
-// Package hostapp knows the operating system under the supervisor. Today it
-// reads what the host tells about itself; releases of the host OS, device
-// configuration and reboots come here too.
+// Package hostapp knows the operating system under the supervisor: what the host
+// tells about itself, and when it was and should be restarted. Releases of the
+// host OS and device configuration come here too.
 package hostapp
 
 import (
@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"runtime/debug"
 	"strconv"
@@ -38,7 +39,10 @@ type Facts struct {
 	DeviceType       string `json:"deviceType"` // slug; "unknown" when nothing tells
 	Arch             string `json:"arch"`       // balena's name, for example aarch64
 	BootID           string `json:"bootId,omitempty"`
-	UnderDevelopment bool   `json:"-"` // developmentMode of config.json, set by the caller
+	Kernel           string `json:"kernel,omitempty"`        // lower case, for example linux
+	KernelVersion    string `json:"kernelVersion,omitempty"` // x.y.z
+	L4T              string `json:"l4t,omitempty"`           // version of Linux for Tegra, x.y.z
+	UnderDevelopment bool   `json:"-"`                       // developmentMode of config.json, set by the caller
 }
 
 // Variant is dev or prod, as reported to the cloud.
@@ -82,11 +86,43 @@ func Read(c Config) (Facts, error) {
 		f.DeviceType = "unknown"
 	}
 
-	// The boot ID is the kernel's, so it is the same inside and outside of Root.
-	id, err := readSmall(filepath.Join(c.Root, "proc/sys/kernel/random/boot_id"))
-	problems = append(problems, err)
-	f.BootID = oneLine(string(id))
+	// These are the kernel's, so they are the same inside and outside of Root.
+	for name, keep := range map[string]func(text string){
+		bootIDFile:  func(text string) { f.BootID = text },
+		"ostype":    func(text string) { f.Kernel = strings.ToLower(text) },
+		"osrelease": func(text string) { f.KernelVersion, f.L4T = ParseKernel(text) },
+	} {
+		b, err := readSmall(filepath.Join(c.Root, "proc/sys/kernel", name))
+		problems = append(problems, err)
+		keep(oneLine(string(b)))
+	}
 	return f, errors.Join(problems...)
+}
+
+// bootIDFile is below /proc/sys/kernel.
+const bootIDFile = "random/boot_id"
+
+var (
+	kernelVersion = regexp.MustCompile(`^\d+\.\d+(\.\d+)?`)
+	l4tVersion    = regexp.MustCompile(`-l4t-r(\d+\.\d+(\.\d+)?)`)
+)
+
+// ParseKernel reads a kernel's release, as uname -r prints it, for example
+// 4.9.140-l4t-r32.2: the kernel's version and that of Linux for Tegra. Two
+// numbers get a third, zero. What the release does not tell is empty.
+func ParseKernel(release string) (version, l4t string) {
+	version = threeNumbers(kernelVersion.FindString(release))
+	if m := l4tVersion.FindStringSubmatch(release); m != nil {
+		l4t = threeNumbers(m[1])
+	}
+	return version, l4t
+}
+
+func threeNumbers(version string) string {
+	if strings.Count(version, ".") == 1 {
+		return version + ".0"
+	}
+	return version
 }
 
 // readOSRelease reads the first os-release file there is.

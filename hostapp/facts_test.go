@@ -40,6 +40,8 @@ BALENA_BOARD_REV="a1b2"
 `,
 		"mnt/boot/device-type.json":      `{"slug":"raspberrypi4-64","arch":"aarch64","name":"Pi","yocto":{}}`,
 		"proc/sys/kernel/random/boot_id": "0b0c\n",
+		"proc/sys/kernel/ostype":         "Linux\n",
+		"proc/sys/kernel/osrelease":      "5.10.120-l4t-r35.4-g1\n",
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -47,6 +49,7 @@ BALENA_BOARD_REV="a1b2"
 	want := Facts{
 		OSName: "balenaOS 6.0.13+rev1", OSVersion: "6.0.13+rev1", OSID: "balena-os", VariantID: "prod", MetaBalena: "6.0.13",
 		BoardRev: "a1b2", DeviceType: "raspberrypi4-64", Arch: "aarch64", BootID: "0b0c",
+		Kernel: "linux", KernelVersion: "5.10.120", L4T: "35.4.0",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -121,6 +124,27 @@ func TestArchNames(t *testing.T) {
 	}{{"amd64", 0, "amd64"}, {"386", 0, "i386"}, {"arm64", 0, "aarch64"}, {"arm", 6, "rpi"}, {"arm", 7, "armv7hf"}, {"arm", 0, "armv7hf"}, {"riscv64", 0, "riscv64"}} {
 		if got := ArchName(c.goarch, c.goarm); got != c.want {
 			t.Errorf("%s v%d is %s, want %s", c.goarch, c.goarm, got, c.want)
+		}
+	}
+}
+
+func TestKernelReleases(t *testing.T) {
+	for _, c := range []struct{ release, version, l4t string }{
+		{"6.12.25-v8-16k+", "6.12.25", ""},
+		{"5.15.0-rt", "5.15.0", ""},
+		{"6.1-rc3", "6.1.0", ""},
+		{"4.9.140-l4t-r32.2", "4.9.140", "32.2.0"},
+		{"4.9.140-l4t-r32.7.4", "4.9.140", "32.7.4"},
+		{"5.10.104-l4t-r35.3.1-gabc", "5.10.104", "35.3.1"},
+		{"4.4.38-l4t-r28.2-rc+g1", "4.4.38", "28.2.0"},
+		{"5.10.104-tegra", "5.10.104", ""},
+		{"5.10.104-l4t-35.1", "5.10.104", ""},
+		{"6", "", ""},
+		{"custom", "", ""},
+		{"", "", ""},
+	} {
+		if version, l4t := ParseKernel(c.release); version != c.version || l4t != c.l4t {
+			t.Errorf("%q is kernel %q and L4T %q, want %q and %q", c.release, version, l4t, c.version, c.l4t)
 		}
 	}
 }

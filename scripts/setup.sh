@@ -2,10 +2,11 @@
 # Installs what the given needs ask for and what is missing, from the packages
 # of Debian or Ubuntu. Says nothing when there is nothing to do.
 #
-#   scripts/setup.sh engine browser certificates
+#   scripts/setup.sh engine bus browser certificates
 #
 # engine        dockerd, iptables and a static busybox: a private engine for
 #               tests and for the demo
+# bus           dbus-daemon: a private bus for the tests of reboots
 # browser       Chromium, for the tests of the web pages
 # certificates  the certificate authorities that go into the images
 set -euo pipefail
@@ -29,6 +30,10 @@ is_static() {
 	local path
 	path=$(command -v "$1") || return 1
 	! ldd "$path" 2>/dev/null | grep -q '=>'
+}
+
+need_bus() {
+	has dbus-daemon || missing+=(dbus)
 }
 
 need_browser() {
@@ -85,10 +90,11 @@ install_packages() {
 for need in "$@"; do
 	case "$need" in
 	engine) need_engine ;;
+	bus) need_bus ;;
 	browser) need_browser ;;
 	certificates) need_certificates ;;
 	*)
-		echo "setup: unknown need $need; one of engine, browser, certificates" >&2
+		echo "setup: unknown need $need; one of engine, bus, browser, certificates" >&2
 		exit 2
 		;;
 	esac
