@@ -2,6 +2,8 @@ package reconcile_test
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"testing"
 
 	"deckhand/reconcile"
@@ -34,44 +36,63 @@ func many(n, release int) state.Target {
 	return state.Target{Apps: map[string]state.App{"aaaa": a}}
 }
 
-func reach(b *testing.B, w state.World, t state.Target) state.World {
+// settled is the device that has reached a target: what the planner finds when
+// nothing is to do.
+func settled(b *testing.B, t state.Target) state.World {
 	b.Helper()
-	for {
-		p, err := reconcile.Make(w, t, reconcile.Facts{})
-		if err != nil {
-			b.Fatal(err)
-		}
-		if p.Steps() == 0 {
-			return w
-		}
-		for _, n := range p.Ready() {
-			if w, err = sim.Apply(w, n.Step); err != nil {
-				b.Fatal(err)
-			}
-		}
+	w := simtest.Empty()
+	a := t.Apps["aaaa"]
+	now := state.AppNow{UUID: a.UUID, ID: a.ID, Commit: a.Commit}
+	for _, n := range a.Networks {
+		now.Networks = append(now.Networks, state.NetworkNow{ID: "n1", Name: n.Name, Hash: n.Hash})
 	}
+	for _, name := range slices.Sorted(maps.Keys(a.Services)) {
+		s := a.Services[name]
+		id := sim.ImageID(s.Image)
+		w.Images[id] = state.Image{ID: id, Refs: []string{s.Image}, Ours: true}
+		now.Images = append(now.Images, s.Image)
+		now.Containers = append(now.Containers, state.Container{
+			ID: "c" + name, Name: state.ContainerName(name, s.ImageID, a.ReleaseID, a.Commit), Service: name, ServiceID: s.ID,
+			ImageID: s.ImageID, ReleaseID: a.ReleaseID, Commit: a.Commit, Image: id, Hash: s.Hash, Spec: &s.Spec,
+			Phase: state.Running, Created: s.ID, Networks: []string{"default"},
+		})
+	}
+	w.Apps["aaaa"] = now
+	p, err := reconcile.Make(w, t, reconcile.Facts{})
+	if err != nil || p.Steps() > 0 {
+		b.Fatalf("not settled: %v\n%s", err, p)
+	}
+	return w
 }
 
 func BenchmarkMake(b *testing.B) {
-	const n = 1000
-	empty := simtest.Empty()
-	settled := reach(b, empty, many(n, 1))
-	for _, c := range []struct {
-		name string
-		now  state.World
-		want state.Target
-	}{
-		{"install", empty, many(n, 1)},
-		{"no-op", settled, many(n, 1)},
-		{"all images new", settled, many(n, 2)},
-		{"removal", settled, state.Target{}},
-	} {
-		b.Run(fmt.Sprintf("%s, %d services", c.name, n), func(b *testing.B) {
-			for b.Loop() {
-				if _, err := reconcile.Make(c.now, c.want, reconcile.Facts{}); err != nil {
-					b.Fatal(err)
+	for _, n := range []int{10, 100, 1_000, 10_000} {
+		here, next := many(n, 1), many(n, 2)
+		was := settled(b, here)
+		// One variable of one service.
+		one := many(n, 1)
+		s := one.Apps["aaaa"].Services["s0000"]
+		s.Spec.Environment = map[string]string{"N": "0", "LEVEL": "debug"}
+		s.Hash = s.Spec.Hash()
+		one.Apps["aaaa"].Services["s0000"] = s
+		for _, c := range []struct {
+			name string
+			now  state.World
+			want state.Target
+		}{
+			{"nothing", was, here},
+			{"one variable", was, one},
+			{"install", simtest.Empty(), here},
+			{"all images", was, next},
+			{"removal", was, state.Target{}},
+		} {
+			b.Run(fmt.Sprintf("%s/%d", c.name, n), func(b *testing.B) {
+				for b.Loop() {
+					if _, err := reconcile.Make(c.now, c.want, reconcile.Facts{}); err != nil {
+						b.Fatal(err)
+					}
 				}
-			}
-		})
+			})
+		}
 	}
 }

@@ -72,10 +72,10 @@ func (p *planner) diffApp(uuid string) {
 	want, wanted := p.want.Apps[uuid]
 	a := &appPlan{
 		App: p.identity(uuid), now: p.now.Apps[uuid], want: want, wanted: wanted,
-		phases: make(map[string]map[strategy.Phase][]Key, len(want.Services)), old: map[string][]Key{}, starts: map[string]Key{},
+		phases: make(map[string]*phases, len(want.Services)), old: map[string][]Key{}, starts: map[string]Key{},
 		needs: map[string][]Key{}, gone: map[string]string{}, users: map[string][]Key{}, fresh: map[string][]Key{},
-		named: map[string]map[string]Key{}, have: containers(p.now.Apps[uuid]),
-		strategies: map[string]string{}, stays: map[string]string{}, seen: map[string]bool{}, later: map[string]bool{},
+		have: containers(p.now.Apps[uuid]), strategies: make(map[string]string, len(want.Services)),
+		stays: map[string]string{}, seen: make(map[string]bool, len(want.Services)), later: map[string]bool{},
 	}
 	if why := leaveAlone(a); why != "" {
 		p.decline("release of "+a.label(), why)
@@ -86,6 +86,8 @@ func (p *planner) diffApp(uuid string) {
 		return
 	}
 	p.apps = append(p.apps, a)
+	few := len(a.now.Containers) + len(want.Services)
+	a.all, a.order = make([]Key, 0, 3*few), make([][2]Key, 0, 3*few)
 	p.readIntents(a)
 	p.diffNetworks(a)
 	p.diffVolumes(a)
@@ -141,10 +143,12 @@ func (p *planner) add(a *appPlan, s Step, rank int, why Reason) Key {
 }
 
 func (a *appPlan) put(service string, ph strategy.Phase, k Key) {
-	if a.phases[service] == nil {
-		a.phases[service] = map[strategy.Phase][]Key{}
+	s := a.phases[service]
+	if s == nil {
+		s = &phases{}
+		a.phases[service] = s
 	}
-	a.phases[service][ph] = append(a.phases[service][ph], k)
+	s[ph] = append(s[ph], k)
 }
 
 // demand notes that the engine needs first before then.

@@ -14,8 +14,8 @@ type vertex struct {
 	key    Key
 	rank   int
 	why    Reason
-	before []int // vertices that wait for this one
-	after  []int // vertices this one waits for
+	before []int32 // vertices that wait for this one
+	after  []int32 // vertices this one waits for
 }
 
 // graph is kept acyclic at every moment: place holds an order in which each
@@ -26,24 +26,39 @@ type vertex struct {
 type graph struct {
 	vertices []*vertex
 	index    map[Key]int
-	place    []int // vertex → position
-	edges    map[[2]int32]struct{}
+	place    []int    // vertex → position
+	room     []vertex // where the next vertices go: one allocation for many
+	ends     []int32  // where the first edges of the next vertices go
 }
 
-// newGraph makes room for about n steps, each with a few edges.
+// newGraph makes room for about n steps.
 func newGraph(n int) *graph {
-	return &graph{
-		vertices: make([]*vertex, 0, n), index: make(map[Key]int, n),
-		edges: make(map[[2]int32]struct{}, 3*n),
-	}
+	return &graph{vertices: make([]*vertex, 0, n), index: make(map[Key]int, n)}
 }
 
 func (g *graph) add(v vertex) Key {
-	if _, ok := g.index[v.key]; !ok {
-		g.index[v.key] = len(g.vertices)
-		g.vertices = append(g.vertices, &v)
+	if _, ok := g.index[v.key]; ok {
+		return v.key
 	}
+	if len(g.room) == cap(g.room) {
+		g.room = make([]vertex, 0, 256)
+	}
+	v.before, v.after = g.few(), g.few()
+	g.room = append(g.room, v)
+	g.index[v.key] = len(g.vertices)
+	g.vertices = append(g.vertices, &g.room[len(g.room)-1])
 	return v.key
+}
+
+// few makes room for the edges that most vertices have.
+func (g *graph) few() []int32 {
+	const most = 3
+	if len(g.ends) < most {
+		g.ends = make([]int32, 256*most)
+	}
+	s := g.ends[:0:most]
+	g.ends = g.ends[most:]
+	return s
 }
 
 // settle ends the adding of vertices and gives each its first position.
@@ -66,28 +81,36 @@ func (g *graph) edge(first, then Key) bool {
 	if !okA || !okB || a == b {
 		return true
 	}
-	e := [2]int32{int32(a), int32(b)}
-	if _, known := g.edges[e]; known {
+	if g.has(a, b) {
 		return true
 	}
 	if g.place[a] > g.place[b] && !g.reorder(a, b) {
 		return false
 	}
-	g.edges[e] = struct{}{}
-	g.vertices[a].before = append(g.vertices[a].before, b)
-	g.vertices[b].after = append(g.vertices[b].after, a)
+	g.vertices[a].before = append(g.vertices[a].before, int32(b))
+	g.vertices[b].after = append(g.vertices[b].after, int32(a))
 	return true
+}
+
+// has reports whether an edge is known. Of its two ends one has few neighbours
+// as a rule: only gates and ends of releases have many.
+func (g *graph) has(a, b int) bool {
+	before, after := g.vertices[a].before, g.vertices[b].after
+	if len(before) < len(after) {
+		return slices.Contains(before, int32(b))
+	}
+	return slices.Contains(after, int32(a))
 }
 
 // reorder moves what b leads to behind what leads to a, within the positions
 // between the two; false means that b already leads to a.
 func (g *graph) reorder(a, b int) bool {
 	high, low := g.place[a], g.place[b]
-	forward, ok := g.reach(b, func(v *vertex) []int { return v.before }, func(i int) bool { return g.place[i] <= high }, a)
+	forward, ok := g.reach(b, func(v *vertex) []int32 { return v.before }, func(i int) bool { return g.place[i] <= high }, a)
 	if !ok {
 		return false
 	}
-	backward, _ := g.reach(a, func(v *vertex) []int { return v.after }, func(i int) bool { return g.place[i] >= low }, -1)
+	backward, _ := g.reach(a, func(v *vertex) []int32 { return v.after }, func(i int) bool { return g.place[i] >= low }, -1)
 	byPlace := func(x, y int) int { return cmp.Compare(g.place[x], g.place[y]) }
 	slices.SortFunc(forward, byPlace)
 	slices.SortFunc(backward, byPlace)
@@ -104,7 +127,7 @@ func (g *graph) reorder(a, b int) bool {
 }
 
 // reach lists what can be reached from one vertex; ok is false if that is never.
-func (g *graph) reach(from int, next func(*vertex) []int, within func(int) bool, never int) (seen []int, ok bool) {
+func (g *graph) reach(from int, next func(*vertex) []int32, within func(int) bool, never int) (seen []int, ok bool) {
 	mark := map[int]bool{from: true}
 	stack := []int{from}
 	for len(stack) > 0 {
@@ -114,8 +137,8 @@ func (g *graph) reach(from int, next func(*vertex) []int, within func(int) bool,
 			return nil, false
 		}
 		seen = append(seen, i)
-		for _, j := range next(g.vertices[i]) {
-			if !mark[j] && within(j) {
+		for _, k := range next(g.vertices[i]) {
+			if j := int(k); !mark[j] && within(j) {
 				mark[j] = true
 				stack = append(stack, j)
 			}
@@ -148,13 +171,22 @@ func (g *graph) nodes() []Node {
 	slices.SortFunc(order, func(x, y int) int {
 		return cmp.Or(cmp.Compare(level[x], level[y]), cmp.Compare(x, y)) // index order is rank, then key
 	})
+	edges := 0
+	for _, v := range g.vertices {
+		edges += len(v.after)
+	}
+	keys := make([]Key, 0, edges)
 	out := make([]Node, 0, len(order))
 	for _, i := range order {
 		v := g.vertices[i]
 		n := Node{Step: v.step, Gate: v.gate, Key: v.key, Why: v.why}
 		slices.Sort(v.after)
+		from := len(keys)
 		for _, a := range v.after {
-			n.After = append(n.After, g.vertices[a].key)
+			keys = append(keys, g.vertices[a].key)
+		}
+		if len(v.after) > 0 {
+			n.After = slices.Clip(keys[from:])
 		}
 		out = append(out, n)
 	}

@@ -79,7 +79,7 @@ func (p *planner) override(a *appPlan) string {
 // given up when every service runs that is to run.
 func (p *planner) lock(a *appPlan) error {
 	if a.take != "" {
-		seen := map[int]int{}
+		seen := map[int32]int{}
 		for _, k := range a.guarded {
 			if err := p.graph.fact(a.take, k); err != nil {
 				return err
@@ -107,8 +107,9 @@ func (p *planner) lock(a *appPlan) error {
 }
 
 // waits describes the locks that the app waits for.
-func (a *appPlan) waits(title string) []Waiting {
+func (a *appPlan) waits() []Waiting {
 	var out []Waiting
+	title := TakeLocks{App: a.App}.Title()
 	for _, l := range a.blocked {
 		out = append(out, Waiting{
 			Key: a.take, Title: title, Class: state.ClassLocked, Holder: a.label() + "/" + l.Service + ": " + l.Holder,

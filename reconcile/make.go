@@ -103,20 +103,19 @@ type appPlan struct {
 	want   state.App
 	wanted bool
 
-	all    []Key                               // every step
-	phases map[string]map[strategy.Phase][]Key // service → phase → steps
-	have   map[string][]state.Container        // service → its containers, the ones to keep first
-	seen   map[string]bool                     // services that were looked at
-	stays  map[string]string                   // service → ID of the container that stays
-	old    map[string][]Key                    // service → stops of what it replaces
-	starts map[string]Key                      // service → its start
-	needs  map[string][]Key                    // service → what its start waits for in other services
-	gone   map[string]string                   // networks that are removed, by short name → why
-	gate   Key                                 // all images are here; empty: nothing to fetch
-	order  [][2]Key                            // edges the engine demands
-	users  map[string][]Key                    // network → removals of containers attached to it
-	fresh  map[string][]Key                    // "network n" or "volume v" → steps that make it ready
-	named  map[string]map[string]Key           // service → name → removal that frees it
+	all    []Key                        // every step
+	phases map[string]*phases           // service → its steps by phase
+	have   map[string][]state.Container // service → its containers, the ones to keep first
+	seen   map[string]bool              // services that were looked at
+	stays  map[string]string            // service → ID of the container that stays
+	old    map[string][]Key             // service → stops of what it replaces
+	starts map[string]Key               // service → its start
+	needs  map[string][]Key             // service → what its start waits for in other services
+	gone   map[string]string            // networks that are removed, by short name → why
+	gate   Key                          // all images are here; empty: nothing to fetch
+	order  [][2]Key                     // edges the engine demands
+	users  map[string][]Key             // network → removals of containers attached to it
+	fresh  map[string][]Key             // "network n" or "volume v" → steps that make it ready
 
 	strategies map[string]string // service → the strategy that is followed
 	failed     bool              // the release cannot be reached, see handoverFailed
@@ -135,6 +134,9 @@ type appPlan struct {
 	release Key              // the giving up; empty: not planned
 	blocked []state.UserLock // what keeps us from taking them
 }
+
+// phases holds the steps of each phase of a service's update.
+type phases [strategy.Phases][]Key
 
 // everyone lists the apps that are changed and those that are left alone.
 func (p *planner) everyone() []*appPlan { return slices.Concat(p.apps, p.others) }
@@ -172,13 +174,12 @@ func (p *planner) decline(subject, why string) {
 
 // waiting lists what holds steps back: locks of others, and back-off.
 func (p *planner) waiting(plan Plan) []Waiting {
-	titles := map[Key]string{}
-	for _, n := range plan.Nodes {
-		titles[n.Key] = n.Title()
-	}
 	var out []Waiting
 	for _, a := range p.everyone() {
-		out = append(out, a.waits(titles[a.take])...)
+		out = append(out, a.waits()...)
+	}
+	if len(p.failures) == 0 {
+		return out
 	}
 	for _, n := range plan.Nodes {
 		if x, failed := p.failures[n.Key]; failed && n.Step != nil && len(n.After) == 0 && p.clock.Before(x.Next) {

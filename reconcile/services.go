@@ -202,10 +202,6 @@ func (p *planner) retire(a *appPlan, c state.Container, why Reason) {
 	if usesAPI(c) {
 		p.apiLeavers = append(p.apiLeavers, remove)
 	}
-	if a.named[c.Service] == nil {
-		a.named[c.Service] = map[string]Key{}
-	}
-	a.named[c.Service][c.Name] = remove
 	p.frees[c.Image] = append(p.frees[c.Image], remove)
 	a.put(c.Service, strategy.Delete, RemoveImage{ID: c.Image}.Key())
 	if wish, ok := a.replace[c.ID]; ok {
@@ -301,8 +297,10 @@ func (p *planner) adjust(a *appPlan, c state.Container, want state.Service) {
 		k := p.add(a, Rename{App: a.App, Service: want.Name, Container: c.ID, Name: name}, rankRemove, Reason{Cause: whyRelease})
 		a.put(want.Name, strategy.Stop, k) // a release shows only when its images are here
 		a.guarded = append(a.guarded, k)
-		if remove, taken := a.named[want.Name][name]; taken {
-			a.demand(remove, k)
+		for _, other := range a.have[want.Name] {
+			if other.Name == name {
+				a.demand(Remove{App: a.App, Service: want.Name, Container: other.ID}.Key(), k)
+			}
 		}
 	}
 	wish, asking := a.begin[c.ID]

@@ -398,11 +398,18 @@ func (Rename) step()           {}
 func (Commit) step()           {}
 
 func key(kind string, parts ...string) Key {
-	k := kind
+	n := len(kind)
 	for _, p := range parts {
-		k += " " + p
+		n += 1 + len(p)
 	}
-	return Key(k)
+	var b strings.Builder
+	b.Grow(n)
+	b.WriteString(kind)
+	for _, p := range parts {
+		b.WriteByte(' ')
+		b.WriteString(p)
+	}
+	return Key(b.String())
 }
 
 // short is the part of an engine ID that people see.

@@ -43,7 +43,8 @@ func (a *appPlan) leaves(service string) int {
 
 // wish reports whether the edges could be added.
 func (p *planner) wish(a *appPlan, service string, e strategy.Edge) bool {
-	first := a.phases[service][e.First]
+	own := a.phases[service]
+	first := own[e.First]
 	switch e.Scope {
 	case strategy.Release:
 		first = []Key{a.gate}
@@ -58,7 +59,7 @@ func (p *planner) wish(a *appPlan, service string, e strategy.Edge) bool {
 	}
 	kept := true
 	for _, x := range first {
-		for _, y := range a.phases[service][e.Then] {
+		for _, y := range own[e.Then] {
 			kept = p.graph.edge(x, y) && kept
 		}
 	}

@@ -21,6 +21,8 @@ const (
 	Delete                // delete the old image
 	Start                 // start the new container
 	Handover              // wait until the new container has taken over from the running old one
+
+	Phases int = iota // how many there are
 )
 
 // Scope says whose phase comes first.
