@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/compose-spec/compose-go/v2/format"
 	"github.com/compose-spec/compose-go/v2/types"
 
 	"deckhand/state"
@@ -38,27 +37,39 @@ func volumeForm(s *screen, at string, v any) (any, bool) {
 	return nil, false
 }
 
+// shortVolume reads target or source:target[:options]. It does not go through
+// compose-go, for which d:/data is a drive of Windows.
 func shortVolume(s *screen, at, short string) (map[string]any, bool) {
-	vol, err := format.ParseVolume(strings.TrimSpace(short))
-	if err != nil {
-		s.reject(at, err.Error())
+	parts := strings.Split(short, ":")
+	for i := range parts {
+		parts[i] = strings.TrimSpace(parts[i])
+	}
+	if len(parts) > 3 || slices.Contains(parts[:min(len(parts), 2)], "") {
+		s.reject(at, "want target or source:target[:options], got "+strconv.Quote(clip(short)))
 		return nil, false
 	}
-	if parts := strings.Split(short, ":"); vol.Type == types.VolumeTypeVolume && len(parts) == 3 {
-		for option := range strings.SplitSeq(strings.TrimSpace(parts[2]), ",") {
-			if !slices.Contains([]string{"", "ro", "rw", "nocopy", "z", "Z"}, option) {
-				s.ignore(at, "the option "+clip(option)+" is not known")
-			}
+	m := map[string]any{"type": types.VolumeTypeVolume, "target": parts[0]}
+	if len(parts) == 1 {
+		return m, true
+	}
+	m["source"], m["target"] = parts[0], parts[1]
+	if strings.ContainsAny(parts[0][:1], "./~") {
+		m["type"] = types.VolumeTypeBind
+		return m, true
+	}
+	if len(parts) == 2 {
+		return m, true
+	}
+	for option := range strings.SplitSeq(parts[2], ",") {
+		switch strings.TrimSpace(option) {
+		case "ro":
+			m["read_only"] = true
+		case "nocopy":
+			m["volume"] = map[string]any{"nocopy": true}
+		case "", "rw", "z", "Z":
+		default:
+			s.ignore(at, "the option "+clip(option)+" is not known")
 		}
-	}
-	m := map[string]any{
-		"type":      vol.Type,
-		"source":    strings.TrimSpace(vol.Source),
-		"target":    strings.TrimSpace(vol.Target),
-		"read_only": vol.ReadOnly,
-	}
-	if vol.Volume != nil && vol.Volume.NoCopy {
-		m["volume"] = map[string]any{"nocopy": true}
 	}
 	return m, true
 }
