@@ -142,6 +142,10 @@ func FuzzLoad(f *testing.F) {
 	f.Add(everything)
 	f.Add([]byte("services:\n  web:\n    image: a:${B:-c}\n    ports: ['80']\n"))
 	f.Add([]byte(bomb))
+	f.Add([]byte(full))
+	f.Add([]byte(`{"services":{"a":{"image":"i","secrets":["s",{"source":"s","mode":"0400"}],"networks":["n"],"volumes_from":["b"],"network_mode":"service:b"},
+		"b":{"image":"i","gpus":"all","deploy":{"resources":{"limits":{"cpus":"1"}}},"blkio_config":{"weight":10},"logging":{"options":{"max-size":"1m"}}}},
+		"secrets":{"s":{"content":"c"}},"networks":{"n":{"external":{"name":"x"}}}}`))
 	f.Add([]byte(`{"services":{"a":{"image":"i","ulimits":{"x":{"soft":"y"}},"healthcheck":{"test":[1]}}}}`))
 	f.Fuzz(func(t *testing.T, content []byte) {
 		_, _, _ = loadYAML(t.Context(), content, Options{})
