@@ -13,33 +13,42 @@ import (
 // Device is a device before the first plan of a scenario.
 type Device struct {
 	World state.World
-	Fails []string // beginnings of the titles of steps that fail every time
+	Fails []string       // beginnings of the titles of steps that fail every time
+	Slow  map[string]int // beginnings of the titles of steps that take so many rounds
 }
 
-// verbs are the lines a device section may have. Words in capitals stand for
-// anything; a SERVICE of another app than shop is written app/service.
-var verbs = []struct {
+// verb is a line of a device section.
+type verb struct {
 	words string
 	do    func(d *Device, arg []string) error
-}{
-	{"SERVICE exited CODE", func(d *Device, arg []string) error {
+	calm  bool // the first plan is still what will be done
+}
+
+// verbs lists them all.
+func verbs() []verb { return slices.Concat(objectVerbs, lockVerbs, wishVerbs, systemVerbs) }
+
+// objectVerbs are the lines about containers, networks, volumes and images.
+// Words in capitals stand for anything; a SERVICE of another app than shop is
+// written app/service.
+var objectVerbs = []verb{
+	{words: "SERVICE exited CODE", do: func(d *Device, arg []string) error {
 		return d.container(arg[0], func(c *state.Container) error { c.Phase = state.Exited; return number(arg[1], &c.ExitCode) })
 	}},
-	{"SERVICE halted", phase(state.Exited, func(c *state.Container) { c.Halted = true })},
-	{"SERVICE created", phase(state.Created, nil)},
-	{"SERVICE dead", phase(state.Dead, nil)},
-	{"SERVICE removing", phase(state.Removing, nil)},
-	{"SERVICE healthy", phase(state.Running, func(c *state.Container) { c.Health = "healthy" })},
-	{"SERVICE unhealthy", phase(state.Running, func(c *state.Container) { c.Health = "unhealthy" })},
-	{"SERVICE foreign", edit(func(c *state.Container) { c.Hash, c.Spec = "", nil })},
-	{"SERVICE half created", phase(state.Created, func(c *state.Container) { c.Networks = nil })},
-	{"SERVICE gone", func(d *Device, arg []string) error {
+	{words: "SERVICE halted", do: phase(state.Exited, func(c *state.Container) { c.Halted = true })},
+	{words: "SERVICE created", do: phase(state.Created, nil)},
+	{words: "SERVICE dead", do: phase(state.Dead, nil)},
+	{words: "SERVICE removing", do: phase(state.Removing, nil)},
+	{words: "SERVICE healthy", do: phase(state.Running, func(c *state.Container) { c.Health = "healthy" })},
+	{words: "SERVICE unhealthy", do: phase(state.Running, func(c *state.Container) { c.Health = "unhealthy" })},
+	{words: "SERVICE foreign", do: edit(func(c *state.Container) { c.Hash, c.Spec = "", nil })},
+	{words: "SERVICE half created", do: phase(state.Created, func(c *state.Container) { c.Networks = nil })},
+	{words: "SERVICE gone", do: func(d *Device, arg []string) error {
 		return d.app(arg[0], func(a *state.AppNow, name string) error {
 			a.Containers = slices.DeleteFunc(a.Containers, func(c state.Container) bool { return c.Service == name })
 			return nil
 		})
 	}},
-	{"SERVICE twice", func(d *Device, arg []string) error {
+	{words: "SERVICE twice", do: func(d *Device, arg []string) error {
 		return d.app(arg[0], func(a *state.AppNow, name string) error {
 			i := slices.IndexFunc(a.Containers, func(c state.Container) bool { return c.Service == name })
 			if i < 0 {
@@ -52,32 +61,31 @@ var verbs = []struct {
 			return nil
 		})
 	}},
-	{"network NAME twice", network(func(a *state.AppNow, n state.NetworkNow) {
+	{words: "network NAME twice", do: network(func(a *state.AppNow, n state.NetworkNow) {
 		n.ID += "-twin"
 		a.Networks = append(a.Networks, n)
 	})},
-	{"network NAME gone", network(func(a *state.AppNow, n state.NetworkNow) {
+	{words: "network NAME gone", do: network(func(a *state.AppNow, n state.NetworkNow) {
 		a.Networks = slices.DeleteFunc(a.Networks, func(x state.NetworkNow) bool { return x.ID == n.ID })
 	})},
-	{"volume NAME gone", func(d *Device, arg []string) error {
+	{words: "volume NAME gone", do: func(d *Device, arg []string) error {
 		return d.app(arg[0], func(a *state.AppNow, name string) error {
 			a.Volumes = slices.DeleteFunc(a.Volumes, func(v state.VolumeNow) bool { return v.Name == name })
 			return nil
 		})
 	}},
-	{"image REF here", func(d *Device, arg []string) error { d.image(arg[0], false); return nil }},
-	{"image REF fetched", func(d *Device, arg []string) error { d.image(arg[0], true); return nil }},
-	{"image REF gone", func(d *Device, arg []string) error {
+	{words: "image REF here", do: func(d *Device, arg []string) error { d.image(arg[0], false); return nil }},
+	{words: "image REF fetched", do: func(d *Device, arg []string) error { d.image(arg[0], true); return nil }},
+	{words: "image REF gone", do: func(d *Device, arg []string) error {
 		maps.DeleteFunc(d.World.Images, func(_ string, i state.Image) bool { return i.Leads(state.Reference(arg[0])) })
 		return nil
 	}},
-	{"STEP fails", func(d *Device, arg []string) error { d.Fails = append(d.Fails, arg[0]); return nil }},
 }
 
 // Words lists the lines that device and options sections may have.
 func Words() []string {
 	var out []string
-	for _, v := range verbs {
+	for _, v := range verbs() {
 		out = append(out, v.words)
 	}
 	for _, o := range settings {
@@ -86,16 +94,36 @@ func Words() []string {
 	return out
 }
 
-func (d *Device) apply(line string) error {
-	for _, v := range verbs {
+// Apply does what a device line says.
+func (d *Device) Apply(line string) error {
+	v, arg, err := find(line)
+	if err != nil {
+		return err
+	}
+	if err := v.do(d, arg); err != nil {
+		return fmt.Errorf("device: %s: %w", line, err)
+	}
+	return nil
+}
+
+func find(line string) (verb, []string, error) {
+	for _, v := range verbs() {
 		if arg, ok := match(v.words, line); ok {
-			if err := v.do(d, arg); err != nil {
-				return fmt.Errorf("device: %s: %w", line, err)
-			}
-			return nil
+			return v, arg, nil
 		}
 	}
-	return fmt.Errorf("device: %q is not known; README.md lists what is", line)
+	return verb{}, nil, fmt.Errorf("device: %q is not known; README.md lists what is", line)
+}
+
+// copied is the device as it is, to be changed without changing this one.
+func (d Device) copied() Device {
+	d.World.Apps, d.World.Images = maps.Clone(d.World.Apps), maps.Clone(d.World.Images)
+	for id, a := range d.World.Apps {
+		a.Containers, a.Networks, a.Volumes = slices.Clone(a.Containers), slices.Clone(a.Networks), slices.Clone(a.Volumes)
+		a.Files, a.Handovers = slices.Clone(a.Files), maps.Clone(a.Handovers)
+		d.World.Apps[id] = a
+	}
+	return d
 }
 
 // app edits one app; at is "name" or "app/name".

@@ -5,79 +5,261 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/google/go-cmp/cmp"
-
 	"deckhand/reconcile"
 	"deckhand/state"
+	"deckhand/strategy"
 )
 
 // checkRound holds what must be true of every round, whatever the scenario.
-func checkRound(w state.World, want state.Target, p reconcile.Plan, ready []reconcile.Node) error {
+//
+// Balena's supervisor keeps rounds with removals of images free of anything else
+// and gives up its locks in the last one. Here a removal shares nothing with the
+// rest, and locks go as soon as nothing is left that they guard, so neither is
+// asked for.
+func (t *tale) checkRound(p reconcile.Plan, ready []reconcile.Node) error {
 	for _, n := range p.Nodes {
 		if n.Step == nil {
 			continue
 		}
-		if a, ok := want.Apps[n.Step.Traits().App]; ok && a.Rejected != "" {
-			return fmt.Errorf("%s: the app is rejected and must stay as it is", n.Title())
+		if err := t.checkPlanned(p, n); err != nil {
+			return fmt.Errorf("%s: %w", n.Title(), err)
 		}
 	}
 	for _, n := range ready {
-		if err := checkStep(w, want, n, ready); err != nil {
+		if err := t.checkStep(p, n, ready); err != nil {
 			return fmt.Errorf("%s: %w", n.Title(), err)
+		}
+	}
+	return t.checkDowntime(p)
+}
+
+// checkPlanned looks at a step whenever it is planned, ready or not.
+func (t *tale) checkPlanned(p reconcile.Plan, n reconcile.Node) error {
+	w := t.device.World
+	switch s := n.Step.(type) {
+	case reconcile.TakeLocks:
+		return checkTake(w, t.want, p, s)
+	case reconcile.ReleaseLocks:
+		return nil
+	case reconcile.RemoveVolume:
+		for _, i := range w.Intents {
+			if i.ID == s.Intent && i.Kind == state.Purge && i.App == s.App.UUID && slices.Contains(i.Left, s.Name) {
+				return nil
+			}
+		}
+		return errors.New("nobody asked for the volume to be purged")
+	}
+	if a, ok := t.want.Apps[n.Step.Traits().App]; ok && a.Rejected != "" {
+		return errors.New("the app is rejected and must stay as it is")
+	}
+	return nil
+}
+
+// checkTake: the locks of an app are taken together, those of services that go
+// and come included, and none that others hold is broken without a permission.
+func checkTake(w state.World, want state.Target, p reconcile.Plan, s reconcile.TakeLocks) error {
+	for _, n := range p.Nodes {
+		if other, ok := n.Step.(reconcile.TakeLocks); ok && other.App.UUID == s.App.UUID && n.Key != s.Key() {
+			return errors.New("the locks are taken twice")
+		}
+	}
+	if all := services(w.Apps[s.App.UUID], want.Apps[s.App.UUID]); !slices.Equal(all, s.Services) {
+		return fmt.Errorf("locks of %v are taken, want %v", s.Services, all)
+	}
+	if s.By != "" && !slices.ContainsFunc(w.Overrides, func(o state.Override) bool {
+		return o.By == s.By && (o.App == "" || o.App == s.App.UUID)
+	}) {
+		return fmt.Errorf("%s permitted nothing", s.By)
+	}
+	return nil
+}
+
+// services lists what an app has and will have.
+func services(now state.AppNow, want state.App) []string {
+	var all []string
+	for _, c := range now.Containers {
+		all = append(all, c.Service)
+	}
+	for name := range want.Services {
+		all = append(all, name)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// checkStep looks at a step that is done in this round.
+func (t *tale) checkStep(p reconcile.Plan, n reconcile.Node, ready []reconcile.Node) error {
+	w, app := t.device.World, n.Step.Traits().App
+	switch s := n.Step.(type) {
+	case reconcile.TakeLocks:
+		for _, l := range w.Apps[app].UserLocks {
+			if slices.Contains(s.Services, l.Service) && s.By == "" {
+				return fmt.Errorf("%s holds the lock of %s", l.Holder, l.Service)
+			}
+		}
+	case reconcile.ReleaseLocks:
+		return t.checkRelease(p, app)
+	case reconcile.Stop:
+		return errors.Join(t.checkLocked(app), t.checkStop(s))
+	case reconcile.Rename, reconcile.Handover:
+		return t.checkLocked(app)
+	case reconcile.Start:
+		return t.checkStart(s)
+	case reconcile.Reboot:
+		for id, a := range w.Apps {
+			if slices.ContainsFunc(a.Containers, state.Container.Up) {
+				if err := t.checkLocked(id); err != nil {
+					return err
+				}
+			}
+		}
+	case reconcile.RemoveNetwork:
+		for _, c := range w.Apps[app].Containers {
+			if slices.Contains(c.Networks, s.Name) {
+				return fmt.Errorf("%s is still attached", c.ID)
+			}
+		}
+	case reconcile.RemoveVolume:
+		for _, c := range w.Apps[app].Containers {
+			if slices.Contains(c.Volumes, s.Name) {
+				return fmt.Errorf("%s still mounts it", c.ID)
+			}
+		}
+	case reconcile.Commit:
+		for _, other := range ready {
+			if other.Key != n.Key && other.Step.Traits().App == app {
+				return fmt.Errorf("%s is not done yet", other.Title())
+			}
+		}
+	case reconcile.Fetch, reconcile.RemoveImage, reconcile.CreateNetwork, reconcile.CreateVolume,
+		reconcile.Create, reconcile.Await, reconcile.Remove, reconcile.CreateAPINetwork, reconcile.Fulfil,
+		reconcile.WriteFiles, reconcile.RemoveFiles, reconcile.RequireReboot:
+	}
+	return nil
+}
+
+// checkLocked: whoever interrupts an app holds all of its locks.
+func (t *tale) checkLocked(app string) error {
+	if t.device.World.NoLocks {
+		return nil
+	}
+	a := t.device.World.Apps[app]
+	for _, s := range services(a, t.want.Apps[app]) {
+		if !slices.Contains(a.Locked, s) {
+			return fmt.Errorf("the update lock of %s is not held", s)
 		}
 	}
 	return nil
 }
 
-func checkStep(w state.World, want state.Target, n reconcile.Node, ready []reconcile.Node) error {
-	switch s := n.Step.(type) {
-	case reconcile.Stop:
-		return checkStop(w, want.Apps[s.App.UUID], s)
-	case reconcile.Start:
-		return checkStart(w.Apps[s.App.UUID], s)
-	case reconcile.RemoveNetwork:
-		for _, c := range w.Apps[s.App.UUID].Containers {
-			if slices.Contains(c.Networks, s.Name) {
-				return fmt.Errorf("%s is still attached", c.ID)
+// checkRelease: locks are kept while something is left that they guard, unless
+// others hold some of the app's: who waits holds none.
+func (t *tale) checkRelease(p reconcile.Plan, app string) error {
+	for _, n := range p.Nodes {
+		if n.Step == nil || n.Step.Traits().App != app {
+			continue
+		}
+		switch n.Step.(type) {
+		case reconcile.Stop, reconcile.Rename, reconcile.Handover:
+			if len(t.device.World.Apps[app].UserLocks) == 0 {
+				return fmt.Errorf("%s is still to be done", n.Title())
 			}
 		}
-	case reconcile.Commit:
-		for _, other := range ready {
-			if other.Key != n.Key && other.Step.Traits().App == s.App.UUID {
-				return fmt.Errorf("%s is not done yet", other.Title())
-			}
-		}
-	case reconcile.Fetch, reconcile.RemoveImage, reconcile.CreateNetwork, reconcile.CreateVolume,
-		reconcile.Create, reconcile.Await, reconcile.Remove, reconcile.Rename,
-		reconcile.RemoveVolume, reconcile.CreateAPINetwork, reconcile.Handover, reconcile.Fulfil, reconcile.TakeLocks,
-		reconcile.ReleaseLocks, reconcile.WriteFiles, reconcile.RemoveFiles, reconcile.RequireReboot, reconcile.Reboot:
 	}
 	return nil
 }
 
 // checkStop: unless its strategy says otherwise, nothing stops before the whole
-// release is on the device.
-func checkStop(w state.World, want state.App, s reconcile.Stop) error {
-	switch want.Services[s.Service].Strategy {
-	case "kill-then-download", "delete-then-download":
-		return nil
+// release is on the device. A service that leaves has no strategy; it makes room
+// for those that ask for it.
+func (t *tale) checkStop(s reconcile.Stop) error {
+	want := t.want.Apps[s.App.UUID]
+	mine, stays := want.Services[s.Service]
+	for _, service := range want.Services {
+		if (service.Name == s.Service || !stays) && early(service) {
+			return nil
+		}
 	}
 	for _, service := range want.Services {
-		if !here(w, service.Image) {
+		if !here(t.device.World, service.Image) && !suits(t.device.World, service, want) {
 			return fmt.Errorf("image %s is not on the device", service.Image)
+		}
+	}
+	_, handsOver := t.device.World.Apps[s.App.UUID].Handovers[s.Service]
+	if strategy.HandsOver(mine.Strategy) && mine.Running && handsOver && !runs(t.device.World, s.App.UUID, s.Service, s.Container) {
+		return errors.New("it has handed over to nobody")
+	}
+	return nil
+}
+
+// early reports whether a service asks to be stopped before the download.
+func early(s state.Service) bool {
+	return s.Strategy == "kill-then-download" || s.Strategy == "delete-then-download"
+}
+
+// suits reports whether a service has the container that is wanted, so that it
+// needs no image.
+func suits(w state.World, s state.Service, want state.App) bool {
+	return slices.ContainsFunc(w.Apps[want.UUID].Containers, func(c state.Container) bool {
+		return c.Service == s.Name && c.Hash == s.Hash && c.Commit == want.Commit && c.ImageID == s.ImageID
+	})
+}
+
+// runs reports whether a service has a container up beside this one.
+func runs(w state.World, app, service, beside string) bool {
+	return slices.ContainsFunc(w.Apps[app].Containers, func(c state.Container) bool {
+		return c.Service == service && c.ID != beside && c.Up()
+	})
+}
+
+// checkStart: a container that ended by itself is its restart policy's business,
+// unless the engine could not even start it or somebody asks for it. Where the
+// old container runs beside the new one, the new one is a change like a stop.
+func (t *tale) checkStart(s reconcile.Start) error {
+	for _, c := range t.device.World.Apps[s.App.UUID].Containers {
+		if c.ID != s.Container || c.Phase == state.Created || c.Halted || c.Refused != "" {
+			continue
+		}
+		if !slices.ContainsFunc(t.device.World.Intents, func(i state.Intent) bool {
+			return i.Kind == state.Start && slices.Contains(i.Left, c.ID)
+		}) {
+			return fmt.Errorf("%s ran and was not stopped by us", c.ID)
+		}
+	}
+	if runs(t.device.World, s.App.UUID, s.Service, s.Container) {
+		return t.checkLocked(s.App.UUID)
+	}
+	return nil
+}
+
+// checkDowntime: what ran when the story began is not down while an image of its
+// app is downloaded, unless its strategy or somebody asks for that.
+func (t *tale) checkDowntime(p reconcile.Plan) error {
+	for id, want := range t.want.Apps {
+		if !slices.ContainsFunc(p.Nodes, func(n reconcile.Node) bool {
+			f, ok := n.Step.(reconcile.Fetch)
+			return ok && slices.ContainsFunc(f.For, func(of string) bool { return of == want.Name+"/"+serviceOf(of) })
+		}) {
+			continue
+		}
+		for _, s := range want.Services {
+			switch {
+			case early(s), !s.Running, !runs(t.start, id, s.Name, ""), runs(t.device.World, id, s.Name, ""):
+			case !slices.ContainsFunc(t.device.World.Apps[id].Containers, func(c state.Container) bool { return c.Service == s.Name && c.Halted }):
+			case t.asked(id, s.Name):
+			default:
+				return fmt.Errorf("%s is down while an image is downloaded", s.Name)
+			}
 		}
 	}
 	return nil
 }
 
-// checkStart: a container that ended by itself is its restart policy's business.
-func checkStart(a state.AppNow, s reconcile.Start) error {
-	for _, c := range a.Containers {
-		if c.ID == s.Container && c.Phase != state.Created && !c.Halted {
-			return fmt.Errorf("%s ran and was not stopped by us", c.ID)
-		}
-	}
-	return nil
+// asked reports whether somebody wants a service stopped.
+func (t *tale) asked(app, service string) bool {
+	return slices.ContainsFunc(t.device.World.Intents, func(i state.Intent) bool {
+		return i.Kind == state.Stop && i.App == app && slices.Contains(i.Services, service)
+	})
 }
 
 func here(w state.World, ref string) bool {
@@ -89,141 +271,40 @@ func here(w state.World, ref string) bool {
 	return false
 }
 
-// checkVolumes: volumes hold what cannot be downloaded again.
-func checkVolumes(before, after state.World) error {
+// checkAfter looks at what a round did, whatever its steps were: volumes hold
+// what cannot be downloaded again, and locks of others are theirs.
+func checkAfter(before, after state.World, works []reconcile.Node) error {
 	for id, a := range before.Apps {
 		for _, v := range a.Volumes {
-			if !slices.Contains(after.Apps[id].Volumes, v) {
+			if !slices.Contains(after.Apps[id].Volumes, v) && !slices.ContainsFunc(works, func(n reconcile.Node) bool {
+				s, ok := n.Step.(reconcile.RemoveVolume)
+				return ok && s.App.UUID == id && s.Name == v.Name
+			}) {
 				return fmt.Errorf("volume %s was removed or changed", v.Name)
 			}
 		}
-	}
-	return nil
-}
-
-// end checks how a story ended: the plan was an honest forecast and the device
-// is as the target asks.
-func (t *tale) end(first reconcile.Plan) error {
-	if t.stuck {
-		return nil
-	}
-	if len(t.facts.Failures) > 0 {
-		return errors.New("a step failed, yet the device settled")
-	}
-	if !t.surprises {
-		if err := t.honest(first); err != nil {
-			return err
-		}
-	}
-	return t.reached()
-}
-
-// honest checks that what was done is what the first plan announced.
-func (t *tale) honest(first reconcile.Plan) error {
-	var forecast []reconcile.Key
-	for _, n := range first.Nodes {
-		if n.Step != nil {
-			forecast = append(forecast, n.Key)
-		}
-	}
-	did := slices.Concat(t.did...)
-	slices.Sort(forecast)
-	slices.Sort(did)
-	if diff := cmp.Diff(forecast, did); diff != "" {
-		return fmt.Errorf("the first plan was not what was done (-plan +done):\n%s", diff)
-	}
-	return t.ordered(first)
-}
-
-// ordered checks that the rounds kept the order that the first plan promised.
-func (t *tale) ordered(first reconcile.Plan) error {
-	when := map[reconcile.Key]int{} // the round in which a step was done or a gate opened
-	for round, keys := range t.did {
-		for _, k := range keys {
-			when[k] = round
-		}
-	}
-	for _, n := range first.Nodes { // each behind all it waits for
-		if n.Step == nil {
-			when[n.Key] = -1
-		}
-		for _, before := range n.After {
-			switch {
-			case n.Step == nil:
-				when[n.Key] = max(when[n.Key], when[before])
-			case when[before] >= when[n.Key]:
-				return fmt.Errorf("%q was done before %q, against the first plan", n.Key, before)
+		for _, l := range a.UserLocks {
+			if !slices.Contains(after.Apps[id].UserLocks, l) && !slices.ContainsFunc(works, func(n reconcile.Node) bool {
+				s, ok := n.Step.(reconcile.TakeLocks)
+				_, reboot := n.Step.(reconcile.Reboot) // the files are in memory
+				return reboot || ok && s.App.UUID == id && s.By != ""
+			}) {
+				return fmt.Errorf("the lock of %s, held by %s, was broken", l.Service, l.Holder)
 			}
 		}
 	}
 	return nil
 }
 
-func (t *tale) reached() error {
-	for id, now := range t.world.Apps {
-		want, wanted := t.want.Apps[id]
-		if wanted && (want.Rejected != "" || t.start.Apps[id].ID != want.ID && t.start.Apps[id].ID != 0) {
-			if diff := cmp.Diff(t.start.Apps[id], now); diff != "" {
-				return fmt.Errorf("%s is to be left alone and was touched:\n%s", id, diff)
+// patient: who waits for a lock holds none of the app's.
+func patient(w state.World, p reconcile.Plan) error {
+	for _, wait := range p.Waiting {
+		for _, n := range p.Nodes {
+			s, ok := n.Step.(reconcile.TakeLocks)
+			if ok && n.Key == wait.Key && wait.Holder != "" && len(w.Apps[s.App.UUID].Locked) > 0 {
+				return fmt.Errorf("%s: it waits and holds locks of %v", n.Title(), w.Apps[s.App.UUID].Locked)
 			}
-			continue
 		}
-		if err := reached(t.world, now, want); err != nil {
-			return fmt.Errorf("%s at the end: %w", id, err)
-		}
-	}
-	for id, want := range t.want.Apps {
-		if _, exists := t.world.Apps[id]; !exists && want.Rejected == "" && want.Commit != "" {
-			return fmt.Errorf("%s is not on the device at the end", id)
-		}
-	}
-	return nil
-}
-
-// reached compares an app with the target; a removed app has the zero target.
-func reached(w state.World, now state.AppNow, want state.App) error {
-	if want.Commit != "" && now.Commit != want.Commit {
-		return fmt.Errorf("release %q, want %q", now.Commit, want.Commit)
-	}
-	if len(now.Containers) != len(want.Services) {
-		return fmt.Errorf("%d containers for %d services", len(now.Containers), len(want.Services))
-	}
-	for _, c := range now.Containers {
-		if err := asAsked(w, c, want); err != nil {
-			return fmt.Errorf("%s: %w", c.Service, err)
-		}
-	}
-	if len(now.Networks) != len(want.Networks) {
-		return fmt.Errorf("%d networks, want %d", len(now.Networks), len(want.Networks))
-	}
-	for _, n := range now.Networks {
-		if x, ok := want.Networks[n.Name]; !ok || n.Hash != "" && x.Hash != n.Hash {
-			return fmt.Errorf("network %s is not as asked", n.Name)
-		}
-	}
-	for name := range want.Volumes {
-		if !slices.ContainsFunc(now.Volumes, func(v state.VolumeNow) bool { return v.Name == name }) {
-			return fmt.Errorf("volume %s is missing", name)
-		}
-	}
-	return nil
-}
-
-func asAsked(w state.World, c state.Container, want state.App) error {
-	s, wanted := want.Services[c.Service]
-	switch {
-	case !wanted:
-		return errors.New("it is not in the target")
-	case c.Hash != s.Hash:
-		return errors.New("its settings are not those of the target")
-	case len(w.Images[c.Image].Refs) > 0 && !w.Images[c.Image].Leads(s.Image): // without a name nobody can tell
-		return fmt.Errorf("it runs %s, want %s", c.Image, s.Image)
-	case c.ReleaseID != want.ReleaseID || c.Commit != want.Commit:
-		return fmt.Errorf("it is called %s", c.Name)
-	case !s.Running && c.Up():
-		return errors.New("it runs and should not")
-	case s.Running && (c.Phase == state.Created || c.Phase == state.Exited && c.Halted):
-		return errors.New("it does not run")
 	}
 	return nil
 }

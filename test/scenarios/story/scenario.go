@@ -6,6 +6,7 @@ package story
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/tools/txtar"
@@ -115,6 +116,13 @@ type options struct {
 	stopped   map[string]bool // "old web": the target keeps it stopped
 	appID     int64           // of shop in new.yml; 0: as before
 	surprises bool            // a fetch shows that something else is to be done
+	later     []Later         // what happens in the middle
+}
+
+// Later is what happens to the device in the middle of a story.
+type Later struct {
+	After int    // rounds, or when nothing else goes on
+	Line  string // of the device section
 }
 
 // settings are the lines an options section may have. Words in capitals stand
@@ -130,6 +138,14 @@ var settings = []struct {
 	{"new app id N", func(o *options, arg []string) error { return number(arg[0], &o.appID) }},
 	{"a fetch changes the plan", func(o *options, _ []string) error { o.surprises = true; return nil }},
 	{"rejected: TEXT", func(o *options, arg []string) error { o.rejected = arg[0]; return nil }},
+	{"after N rounds: TEXT", func(o *options, arg []string) error {
+		l := Later{Line: arg[1]}
+		o.later = append(o.later, l)
+		if _, _, err := find(l.Line); err != nil {
+			return err
+		}
+		return number(arg[0], &o.later[len(o.later)-1].After)
+	}},
 }
 
 func (o *options) set(line string) error {
@@ -144,21 +160,23 @@ func (o *options) set(line string) error {
 // match compares a line with words, of which those in capitals stand for any
 // one word, and TEXT at the end or STEP at the beginning for several.
 func match(words, line string) (arg []string, ok bool) {
-	if head, found := strings.CutSuffix(words, "TEXT"); found {
-		text, ok := strings.CutPrefix(line, head)
-		return []string{text}, ok
-	}
-	if tail, found := strings.CutPrefix(words, "STEP"); found {
-		text, ok := strings.CutSuffix(line, tail)
-		return []string{text}, ok
-	}
 	want, have := strings.Fields(words), strings.Fields(line)
-	if len(want) != len(have) {
+	extra := len(have) - len(want)
+	if extra < 0 {
+		return nil, false
+	}
+	switch {
+	case want[0] == "STEP":
+		have = append([]string{strings.Join(have[:extra+1], " ")}, have[extra+1:]...)
+	case want[len(want)-1] == "TEXT":
+		last := len(want) - 1
+		have = append(slices.Clone(have[:last]), strings.Join(have[last:], " "))
+	case extra > 0:
 		return nil, false
 	}
 	for i, w := range want {
 		switch {
-		case w == strings.ToUpper(w):
+		case w != "API" && w == strings.ToUpper(w):
 			arg = append(arg, have[i])
 		case w != have[i]:
 			return nil, false
