@@ -26,28 +26,45 @@ func (d doing) await(ctx context.Context, s reconcile.Await) error {
 	if err != nil {
 		return d.fail(what, err)
 	}
+	err = d.until(ctx, id, awaitPoll, func(ctx context.Context, _ bool) (bool, error) {
+		return d.reached(ctx, id, s.Condition)
+	})
+	if err != nil {
+		return d.fail(what, err)
+	}
+	return nil
+}
+
+// until looks at a container until look is done or fails: at once, after each
+// event of the container, and after each interval all the same. look is told
+// whether the container may have changed.
+func (d doing) until(ctx context.Context, id string, every time.Duration, look func(ctx context.Context, event bool) (bool, error)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	messages, broken := d.Events(ctx, events.ListOptions{Filters: filters.NewArgs(
-		filters.Arg("type", "container"), filters.Arg("container", id))})
+		filters.Arg("type", "container"), filters.Arg("container", id),
+		filters.Arg("event", "start"), filters.Arg("event", "die"), filters.Arg("event", "destroy"),
+		filters.Arg("event", "health_status"), filters.Arg("event", "unpause"))})
 	defer drain(cancel, messages, broken)
-	poll := time.NewTicker(awaitPoll)
+	poll := time.NewTicker(every)
 	defer poll.Stop()
-	for {
-		reached, err := d.reached(ctx, id, s.Condition)
-		if err != nil {
-			return d.fail(what, err)
-		}
-		if reached {
-			return nil
+	for event := true; ; {
+		done, err := look(ctx, event)
+		if done || err != nil {
+			return err
 		}
 		select {
 		case <-messages:
+			event = true
 		case <-poll.C:
+			event = false
 		case err := <-broken:
-			return d.fail(what, fmt.Errorf("event stream broke: %w", err))
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return fmt.Errorf("event stream broke: %w", err)
 		case <-ctx.Done():
-			return d.fail(what, ctx.Err())
+			return ctx.Err()
 		}
 	}
 }
@@ -68,14 +85,22 @@ func drain(cancel context.CancelFunc, messages <-chan events.Message, broken <-c
 
 // reached looks once.
 func (d doing) reached(ctx context.Context, id string, want state.Condition) (bool, error) {
-	c, err := d.inspect(ctx, id)
-	if errdefs.IsNotFound(err) {
-		return false, state.Classify(state.ClassEngine, errors.New("its container was removed"))
-	}
+	c, err := d.present(ctx, id)
 	if err != nil {
 		return false, err
 	}
 	return judge(c.State, want)
+}
+
+// present looks at a container that is waited for.
+func (d doing) present(ctx context.Context, id string) (container.InspectResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	c, err := d.inspect(ctx, id)
+	if errdefs.IsNotFound(err) {
+		err = state.Classify(state.ClassEngine, errors.New("its container was removed"))
+	}
+	return c, err
 }
 
 // judge compares a container's state with a condition. The error says that the

@@ -27,26 +27,23 @@ func (d doing) start(ctx context.Context, s reconcile.Start) error {
 	if err != nil {
 		return d.fail(what, err)
 	}
+	if err := d.unmarkNew(ctx, id, s.App, s.Service); err != nil && !errdefs.IsNotFound(err) {
+		return d.fail(what, err)
+	}
 	err = d.ContainerStart(ctx, id, container.StartOptions{})
+	d.e.refusals.drop(id)
 	if err == nil {
 		return nil
 	}
-	if stuck(err) {
+	if hopeless(err.Error()) {
 		err = errors.Join(err, d.makeAnew(ctx, id))
 	}
 	return fmt.Errorf("%s: %w", what, classifyStart(err))
 }
 
-// stuck tells the refusals of an engine that was stopped while it started this
-// container: parts of the attempt are left, and it refuses each further one.
-func stuck(err error) bool {
-	text := err.Error()
-	return strings.Contains(text, "task ") && strings.Contains(text, ": already exists") ||
-		strings.Contains(text, "failed to start shim") && strings.Contains(text, "file exists")
-}
-
 // makeAnew removes a container that never ran, so that the next plan makes
-// another one. One that did run keeps its files: it waits for a person.
+// another one. One that did run has files: the next look shows it as dead, and
+// the planner replaces it in its own order.
 func (d doing) makeAnew(ctx context.Context, id string) error {
 	c, err := d.inspect(ctx, id)
 	if err != nil || c.State.Status != "created" {
@@ -105,35 +102,6 @@ func (d doing) inspect(ctx context.Context, id string) (container.InspectRespons
 		return c, fmt.Errorf("the engine's description of container %.12s is incomplete", id)
 	}
 	return c, nil
-}
-
-// stop stops a container in the time its stop_grace_period gives it.
-func (d doing) stop(ctx context.Context, s reconcile.Stop) error {
-	what := "stop " + s.Service
-	c, err := d.inspect(ctx, s.Container)
-	if errdefs.IsNotFound(err) {
-		return nil
-	}
-	if err != nil {
-		return d.fail(what, err)
-	}
-	looping := c.State.Restarting
-	if looping { // the engine might start it again between our calls
-		_, err := d.ContainerUpdate(ctx, s.Container, container.UpdateConfig{RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyDisabled}})
-		if err != nil && !errdefs.IsNotFound(err) {
-			return d.fail(what, err)
-		}
-	}
-	if err := d.ContainerStop(ctx, s.Container, container.StopOptions{}); err != nil && !errdefs.IsNotFound(err) {
-		return d.fail(what, err)
-	}
-	if looping { // it may be started again one day
-		_, err := d.ContainerUpdate(ctx, s.Container, container.UpdateConfig{RestartPolicy: c.HostConfig.RestartPolicy})
-		if err != nil && !errdefs.IsNotFound(err) {
-			return d.fail(what, err)
-		}
-	}
-	return nil
 }
 
 // remove deletes a stopped container with its anonymous volumes.

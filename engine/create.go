@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -13,7 +12,6 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
-	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/network"
 
 	"deckhand/reconcile"
@@ -39,7 +37,10 @@ func (d doing) create(ctx context.Context, s reconcile.Create) error {
 	if err != nil {
 		return d.fail(what, err)
 	}
-	in := surroundings{image: im.ID, identity: d.e.cfg.Identity(), project: d.e.cfg.Project, runDir: d.e.cfg.RunDir, api: d.ClientVersion()}
+	in := surroundings{
+		image: im.ID, identity: d.e.cfg.Identity(), project: d.e.cfg.Project, runDir: d.e.cfg.RunDir, api: d.ClientVersion(),
+		features: d.e.cfg.Features(s.App, s.Service.Name), gateway: d.e.cfg.API.Gateway, exists: d.e.onHost,
+	}
 	for _, r := range references(im.RepoTags, im.RepoDigests) {
 		if r == s.Service.Image {
 			in.image = r // people see it in the engine's lists
@@ -48,8 +49,14 @@ func (d doing) create(ctx context.Context, s reconcile.Create) error {
 	if im.Config != nil {
 		in.program = program{entrypoint: im.Config.Entrypoint, command: im.Config.Cmd}
 	}
-	nets, err := d.appNetworks(ctx, s)
+	nets, err := d.networkIDs(ctx, s)
 	if err != nil {
+		return d.fail(what, err)
+	}
+	if in.networkOwner, err = d.networkOwner(ctx, s); err != nil {
+		return d.fail(what, err)
+	}
+	if err := d.externalVolumes(ctx, s); err != nil {
 		return d.fail(what, err)
 	}
 	for range createAttempts {
@@ -64,37 +71,6 @@ func (d doing) create(ctx context.Context, s reconcile.Create) error {
 	return nil
 }
 
-// appNetworks gives the engine IDs of the networks a service joins, by short
-// name. A missing one is an error here: the engine would accept its name for a
-// container that does not run, and then fail to start it.
-func (d doing) appNetworks(ctx context.Context, s reconcile.Create) (map[string]string, error) {
-	ids, seen := map[string]string{}, map[string]int{}
-	want := s.Service.Spec.Networks
-	if len(want) == 0 {
-		return ids, nil
-	}
-	prefix := state.NetworkName(s.App.UUID, "")
-	list, err := d.NetworkList(ctx, network.ListOptions{Filters: filters.NewArgs(filters.Arg("name", prefix))})
-	if err != nil {
-		return nil, err
-	}
-	for _, n := range list {
-		if short, ok := strings.CutPrefix(n.Name, prefix); ok {
-			ids[short], seen[short] = n.ID, seen[short]+1
-		}
-	}
-	for _, n := range slices.Sorted(maps.Keys(want)) {
-		switch seen[n] {
-		case 0:
-			return nil, fmt.Errorf("network %s does not exist", n)
-		case 1:
-		default:
-			return nil, fmt.Errorf("%d networks are called %s; all but one must be removed first", seen[n], n)
-		}
-	}
-	return ids, nil
-}
-
 // tryCreate is one attempt. When it was the name that failed, the name is freed
 // and the caller tries again: done is false and the error nil.
 func (d doing) tryCreate(ctx context.Context, s reconcile.Create, in surroundings, nets map[string]string, imageID string) (done bool, err error) {
@@ -106,16 +82,32 @@ func (d doing) tryCreate(ctx context.Context, s reconcile.Create, in surrounding
 	if err != nil {
 		return false, err
 	}
+	for _, what := range o.missing {
+		d.e.cfg.Log.Warn().Str("service", s.Service.Name).Msg("left out: feature " + what)
+	}
 	for _, warning := range made.Warnings {
 		d.e.cfg.Log.Warn().Str("service", s.Service.Name).Msg("engine: " + warning)
 	}
 	for _, n := range o.others {
-		err := d.NetworkConnect(ctx, nets[n], made.ID, endpoint(s.Service.Spec.Networks[n]))
-		if err != nil {
-			return false, errors.Join(fmt.Errorf("connect to network %s: %w", n, err), d.discard(ctx, made.ID))
+		if err := d.connect(ctx, made.ID, n, nets[engineName(s, n)], endpoint(s.Service.Spec.Networks[n])); err != nil {
+			return false, err
+		}
+	}
+	for _, n := range o.extra {
+		if err := d.connect(ctx, made.ID, n, nets[n], nil); err != nil {
+			return false, err
 		}
 	}
 	return true, nil
+}
+
+// connect joins a container that was just made to one more network; if that
+// fails, nothing of the container is left.
+func (d doing) connect(ctx context.Context, id, name, networkID string, end *network.EndpointSettings) error {
+	if err := d.NetworkConnect(ctx, networkID, id, end); err != nil {
+		return errors.Join(fmt.Errorf("connect to network %s: %w", name, err), d.discard(ctx, id))
+	}
+	return nil
 }
 
 // discard removes a container that was never started, also when ctx has ended.
@@ -144,7 +136,7 @@ func (d doing) nameTaken(ctx context.Context, s reconcile.Create, o options, ima
 	}
 	mine := holder.Config.Labels[state.LabelSpec] == s.Service.Hash && holder.State.Status == "created" && holder.Image == imageID
 	if d.sameService(holder, s.App, s.Service.Name) && mine {
-		if attached(holder, s) {
+		if attached(holder, s, o) {
 			return true, nil
 		}
 		return false, d.discard(ctx, holder.ID)
@@ -153,13 +145,18 @@ func (d doing) nameTaken(ctx context.Context, s reconcile.Create, o options, ima
 }
 
 // attached reports whether a container has every network it should have.
-func attached(c container.InspectResponse, s reconcile.Create) bool {
+func attached(c container.InspectResponse, s reconcile.Create, o options) bool {
+	names := slices.Clone(o.extra)
 	for n := range s.Service.Spec.Networks {
-		if c.NetworkSettings == nil || c.NetworkSettings.Networks[state.NetworkName(s.App.UUID, n)] == nil {
+		names = append(names, engineName(s, n))
+	}
+	for _, n := range names {
+		if c.NetworkSettings == nil || c.NetworkSettings.Networks[n] == nil {
 			return false
 		}
 	}
-	return true
+	return o.host.NetworkMode.IsContainer() == c.HostConfig.NetworkMode.IsContainer() &&
+		(!o.host.NetworkMode.IsContainer() || o.host.NetworkMode == c.HostConfig.NetworkMode)
 }
 
 func (d doing) sameService(c container.InspectResponse, app reconcile.App, service string) bool {

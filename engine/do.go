@@ -45,8 +45,12 @@ func (e *Engine) Do(ctx context.Context, step reconcile.Step, progress func(done
 		return d.remove(ctx, s)
 	case reconcile.Rename:
 		return d.rename(ctx, s)
-	case reconcile.RemoveVolume, reconcile.CreateAPINetwork, reconcile.Handover:
-		return state.Classify(state.ClassInvalid, fmt.Errorf("%s: not supported yet", step.Title()))
+	case reconcile.RemoveVolume:
+		return d.removeVolume(ctx, s)
+	case reconcile.CreateAPINetwork:
+		return d.createAPINetwork(ctx)
+	case reconcile.Handover:
+		return d.handover(ctx, s)
 	case reconcile.Commit, reconcile.Fulfil, reconcile.TakeLocks, reconcile.ReleaseLocks,
 		reconcile.WriteFiles, reconcile.RemoveFiles, reconcile.RequireReboot, reconcile.Reboot:
 		return state.Classify(state.ClassInvalid, fmt.Errorf("%s: not the engine's business", step.Title()))

@@ -25,6 +25,7 @@ import (
 	"github.com/docker/go-connections/sockets"
 	"github.com/rs/zerolog"
 
+	"deckhand/reconcile"
 	"deckhand/state"
 )
 
@@ -43,9 +44,18 @@ type Config struct {
 	Identity func() state.Identity // what containers are told about the device; asked at each creation
 	RunDir   string                // folder on the host that holds services' lock folders; empty: none are mounted
 	Project  string                // label of the objects to see and make; empty for the supervisor proper
+	HostRoot string                // where the host's root folder is mounted for us; empty: /
 
 	// Auth gives the credentials for a registry; ok is false for none.
 	Auth func(registry string) (user, password string, ok bool)
+
+	// API is the network on which services reach the supervisor. What is
+	// empty has balena's value; other values are for engines side by side.
+	API APINetwork
+
+	// Features gives what a service's labels may ask for; asked at each
+	// creation. Nil: the device has nothing of it.
+	Features func(app reconcile.App, service string) Features
 
 	// Transport carries requests in place of a connection to Host: tests put a
 	// simulated engine here. Nil: a connection is made.
@@ -68,6 +78,17 @@ type Engine struct {
 
 	loggedMu sync.Mutex
 	logged   map[string]bool // objects whose oddity was logged already
+
+	refusals refusals
+	space    space
+	limits   limits
+}
+
+// limits are the times after which the engine's own patience is not trusted.
+type limits struct {
+	stop  time.Duration // a stop, beyond the container's grace period
+	force time.Duration // a kill or a removal by force
+	ask   time.Duration // the registry, for the size of an image
 }
 
 // Info describes the engine.
@@ -93,13 +114,27 @@ func New(cfg Config) (*Engine, error) {
 	if cfg.Auth == nil {
 		cfg.Auth = func(string) (string, string, bool) { return "", "", false }
 	}
-	return &Engine{cfg: cfg, transport: tr, logged: map[string]bool{}}, nil
+	if cfg.Features == nil {
+		cfg.Features = func(reconcile.App, string) Features { return Features{} }
+	}
+	cfg.API = cfg.API.whole()
+	e := &Engine{cfg: cfg, transport: tr, logged: map[string]bool{},
+		limits: limits{stop: 20 * time.Second, force: 20 * time.Second, ask: 10 * time.Second}}
+	e.space.registries = registries{auth: cfg.Auth, client: newRegistryClient()}
+	return e, nil
 }
 
 // Close frees the connections.
 func (e *Engine) Close() error {
 	e.transport.CloseIdleConnections()
+	e.space.registries.client.CloseIdleConnections()
 	return nil
+}
+
+// local reports whether the engine is on this machine, so that its folders are
+// ours as well.
+func (e *Engine) local() bool {
+	return strings.HasPrefix(e.cfg.Host, "unix://") && e.cfg.Transport == nil
 }
 
 // Calls is the number of requests sent to the engine so far.
@@ -204,6 +239,8 @@ func (e *Engine) lost() {
 	e.mu.Lock()
 	e.client = nil
 	e.mu.Unlock()
+	e.refusals.forget() // the engine may start containers while nobody looks
+	e.space.forget()
 	e.transport.CloseIdleConnections()
 }
 

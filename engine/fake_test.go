@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -23,7 +26,7 @@ type fake struct {
 	api string // Api-Version header
 
 	mu      sync.Mutex
-	answers map[string][]string // "METHOD /path" → status and body, the last one again and again
+	answers map[string][]string // "METHOD /path" → status and body, or hangs; the last one again and again
 	seen    []string
 }
 
@@ -39,9 +42,10 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 		path = "/" + rest // without the version
 	}
 	key := q.Method + " " + path
+	body, _ := io.ReadAll(q.Body)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.seen = append(f.seen, q.Method+" "+q.URL.RequestURI())
+	f.seen = append(f.seen, strings.TrimSpace(q.Method+" "+q.URL.RequestURI()+" "+string(body)))
 	list := f.answers[key]
 	if len(list) == 0 {
 		w.WriteHeader(http.StatusTeapot)
@@ -50,13 +54,22 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	if len(list) > 1 {
 		f.answers[key] = list[1:]
 	}
-	status, body, _ := strings.Cut(list[0], " ")
+	if list[0] == hangs {
+		f.mu.Unlock()
+		<-q.Context().Done()
+		f.mu.Lock()
+		return
+	}
+	status, answer, _ := strings.Cut(list[0], " ")
 	var code int
 	_, _ = fmt.Sscan(status, &code)
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	_, _ = fmt.Fprint(w, body)
+	_, _ = fmt.Fprint(w, answer)
 }
+
+// hangs is the answer of an engine that waits for ever.
+const hangs = "hangs"
 
 func against(t *testing.T, f *fake) *engine.Engine {
 	t.Helper()
@@ -157,6 +170,152 @@ func TestDeadContainerIsForced(t *testing.T) {
 	}
 	if last := f.seen[len(f.seen)-1]; !strings.Contains(last, "force=1") || !strings.Contains(last, "v=1") {
 		t.Errorf("asked %v", f.seen)
+	}
+}
+
+// What an ended container ended of is asked once for each end, and a container
+// that the engine can never start again counts as dead.
+func TestRefused(t *testing.T) {
+	list := func(text string) string {
+		return `200 [{"Id":"c1","Names":["/web_1_2_c"],"State":"exited","Status":"` + text + `","Labels":{"io.balena.supervised":"1","io.balena.app-uuid":"u","io.balena.app-id":"1","io.balena.service-name":"web"}}]`
+	}
+	ended := func(err string) string {
+		return `200 {"Id":"c1","State":{"Status":"exited","Error":"` + err + `"},"HostConfig":{},"Config":{}}`
+	}
+	const busyPort = "listen tcp4 0.0.0.0:80: bind: address already in use"
+	f := &fake{api: "1.41", answers: map[string][]string{
+		"GET /containers/json":      {list("Exited (0) 1 second ago"), list("Exited (128) 1 second ago"), list("Exited (128) 2 minutes ago"), list("Exited (137) now")},
+		"GET /containers/c1/json":   {`500 {"message":"the description is corrupt"}`, ended(busyPort), ended(""), ended("task c1: already exists")},
+		"GET /images/json":          {`200 []`},
+		"GET /networks":             {`200 []`},
+		"GET /volumes":              {`200 {}`},
+		"POST /containers/c1/start": {`204 `},
+	}}
+	e := against(t, f)
+	look := func(want string, phase state.Phase, calls int) {
+		t.Helper()
+		before := e.Calls()
+		w, err := e.Observe(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := w.Apps["u"].Containers[0]
+		if c.Refused != want || c.Phase != phase || int(e.Calls()-before) != calls {
+			t.Errorf("refused %q, %s, after %d calls; want %q, %s, %d", c.Refused, c.Phase, e.Calls()-before, want, phase, calls)
+		}
+	}
+	if err := e.Ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	look("", state.Exited, 4)       // it did its work
+	look("", state.Exited, 5)       // and here nothing is known, but the look goes on
+	look(busyPort, state.Exited, 5) // asked again
+	look("", state.Exited, 5)       // another end
+	look("", state.Exited, 4)
+	if err := e.Do(t.Context(), reconcile.Start{Service: "web", Container: "c1"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	look("task c1: already exists", state.Dead, 5)
+	look("task c1: already exists", state.Dead, 4)
+}
+
+// stubborn is a container that no stop gets to end.
+func stubborn(more map[string][]string) *fake {
+	f := &fake{api: "1.41", answers: map[string][]string{
+		"POST /containers/c1/stop":   {hangs},
+		"POST /containers/c1/update": {`200 {}`},
+		"POST /containers/c1/kill":   {"204 "},
+		"GET /containers/c1/json": {`200 {"Id":"c1","Name":"/web","State":{"Status":"running","Running":true},` +
+			`"HostConfig":{"RestartPolicy":{"Name":"on-failure","MaximumRetryCount":4}},"Config":{"StopTimeout":0}}`},
+	}}
+	maps.Copy(f.answers, more)
+	return f
+}
+
+// calls are the requests that change something, without the version.
+func (f *fake) calls() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var out []string
+	for _, s := range f.seen {
+		method, rest, _ := strings.Cut(s, " ")
+		if method != http.MethodGet {
+			_, rest, _ = strings.Cut(strings.TrimPrefix(rest, "/"), "/")
+			out = append(out, method+" "+rest)
+		}
+	}
+	return out
+}
+
+func TestStubbornContainerIsKilled(t *testing.T) {
+	f := stubborn(map[string][]string{})
+	f.answers["GET /containers/c1/json"] = append(f.answers["GET /containers/c1/json"],
+		f.answers["GET /containers/c1/json"][0], `200 {"Id":"c1","State":{"Status":"exited"},"HostConfig":{},"Config":{}}`)
+	e := against(t, f)
+	e.Impatient(50 * time.Millisecond)
+	if err := e.Do(t.Context(), reconcile.Stop{Service: "web", Container: "c1"}, nil); err != nil {
+		t.Error(err)
+	}
+	want := []string{"POST containers/c1/stop", "update no", "POST containers/c1/kill?signal=KILL", "update on-failure"}
+	if d := cmp.Diff(want, updates(f.calls())); d != "" {
+		t.Error(d)
+	}
+}
+
+// updates shortens the requests that set a restart policy.
+func updates(calls []string) []string {
+	for i, c := range calls {
+		if strings.HasPrefix(c, "POST containers/c1/update ") {
+			_, policy, _ := strings.Cut(c, `"RestartPolicy":{"Name":"`)
+			name, _, _ := strings.Cut(policy, `"`)
+			calls[i] = "update " + name
+		}
+	}
+	return calls
+}
+
+// What not even a kill ends is removed; where that fails too, the container
+// keeps its policy, and the error says what to do.
+func TestUnkillableContainer(t *testing.T) {
+	for name, c := range map[string]struct {
+		kill, remove string
+		ok           bool
+	}{
+		"removed":            {kill: "204 ", remove: "204 ", ok: true},
+		"kill hangs":         {kill: hangs, remove: "204 ", ok: true},
+		"kill is refused":    {kill: `500 {"message":"permission denied"}`, remove: "204 ", ok: true},
+		"removal is refused": {kill: "204 ", remove: `500 {"message":"device or resource busy"}`},
+		"removal hangs":      {kill: "204 ", remove: hangs},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := stubborn(map[string][]string{"POST /containers/c1/kill": {c.kill}, "DELETE /containers/c1": {c.remove}})
+			e := against(t, f)
+			e.Impatient(50 * time.Millisecond)
+			err := e.Do(t.Context(), reconcile.Stop{Service: "web", Container: "c1"}, nil)
+			if c.ok != (err == nil) {
+				t.Errorf("%v", err)
+			}
+			if err != nil && (state.ClassOf(err) != state.ClassEngine || !strings.Contains(err.Error(), "restart the engine")) {
+				t.Errorf("%s: %v", state.ClassOf(err), err)
+			}
+			want := []string{"POST containers/c1/stop", "update no", "POST containers/c1/kill?signal=KILL", "DELETE containers/c1?force=1", "update on-failure"}
+			if d := cmp.Diff(want, updates(f.calls())); d != "" {
+				t.Error(d)
+			}
+		})
+	}
+}
+
+// Cancelling a stop, or losing the engine in it, must not become a kill.
+func TestStopThatIsCancelled(t *testing.T) {
+	f := stubborn(nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := against(t, f).Do(ctx, reconcile.Stop{Service: "web", Container: "c1"}, nil); err == nil {
+		t.Error("no error")
+	}
+	if d := cmp.Diff([]string{"POST containers/c1/stop"}, f.calls()); d != "" {
+		t.Error(d)
 	}
 }
 

@@ -22,6 +22,9 @@ func (d doing) fetch(ctx context.Context, s reconcile.Fetch, progress Progress) 
 	what := "fetch " + s.Image
 	id, err := d.imageID(ctx, s.Image)
 	if errdefs.IsNotFound(err) {
+		if err := d.room(ctx, s.Image); err != nil {
+			return d.fail(what, err)
+		}
 		if err := d.pull(ctx, s.Image, progress); err != nil {
 			return fmt.Errorf("%s: %w", what, classifyPull(err))
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
@@ -113,13 +114,14 @@ func networkOptions(s reconcile.CreateNetwork, project string) network.CreateOpt
 		Options:    maps.Clone(spec.DriverOpts),
 		EnableIPv6: &ip6,
 		Internal:   spec.Internal,
+		Attachable: spec.Attachable,
 		Labels:     objectLabels(spec.Labels, s.App, s.Network.Hash, project),
 	}
 	if len(spec.IPAM) > 0 {
 		o.Labels["io.balena.private.ipam.config"] = "true" // balena's supervisor compares it
 	}
-	if len(spec.IPAM) > 0 || spec.IPAMDriver != "" {
-		o.IPAM = &network.IPAM{Driver: spec.IPAMDriver}
+	if len(spec.IPAM) > 0 || spec.IPAMDriver != "" || len(spec.IPAMOptions) > 0 {
+		o.IPAM = &network.IPAM{Driver: spec.IPAMDriver, Options: maps.Clone(spec.IPAMOptions)}
 		for _, c := range spec.IPAM {
 			o.IPAM.Config = append(o.IPAM.Config, network.IPAMConfig{
 				Subnet: c.Subnet, Gateway: c.Gateway, IPRange: c.IPRange, AuxAddress: maps.Clone(c.Aux)})
@@ -156,6 +158,45 @@ func (d doing) createVolume(ctx context.Context, s reconcile.CreateVolume) error
 		Labels: objectLabels(spec.Labels, s.App, s.Volume.Hash, d.e.cfg.Project),
 	})
 	return wrap(d, what, err)
+}
+
+// removeVolume deletes a volume with its data. One of another owner that happens
+// to have the name stays.
+func (d doing) removeVolume(ctx context.Context, s reconcile.RemoveVolume) error {
+	name := state.VolumeName(s.App.ID, s.Name)
+	what := "remove volume " + name
+	now, err := d.VolumeInspect(ctx, name)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return d.fail(what, err)
+	}
+	if uuid := label(now.Labels, state.LabelAppUUID); now.Labels[state.LabelProject] != d.e.cfg.Project || uuid != "" && uuid != s.App.UUID {
+		return state.Classify(state.ClassInvalid, fmt.Errorf("%s: it belongs to another app; its data is kept", what))
+	}
+	err = d.VolumeRemove(ctx, name, false)
+	if errdefs.IsConflict(err) {
+		err = d.volumeInUse(ctx, name, err)
+	}
+	if err != nil && !errdefs.IsNotFound(err) {
+		return d.fail(what, err)
+	}
+	return nil
+}
+
+// volumeInUse says who uses a volume, as far as the engine tells.
+func (d doing) volumeInUse(ctx context.Context, name string, was error) error {
+	users, err := d.ContainerList(ctx, container.ListOptions{All: true, Filters: filters.NewArgs(filters.Arg("volume", name))})
+	if err != nil || len(users) == 0 {
+		return was
+	}
+	var names []string
+	for _, c := range users {
+		names = append(names, containerName(c.Names))
+	}
+	slices.Sort(names)
+	return state.Classify(state.ClassEngine, fmt.Errorf("container %s uses it", strings.Join(names, ", ")))
 }
 
 // sameVolume compares by hash; a volume from before us has none and is compared

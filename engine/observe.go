@@ -12,6 +12,7 @@ import (
 	"github.com/docker/docker/api/types/image"
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/api/types/volume"
+	"github.com/docker/docker/client"
 	"golang.org/x/sync/errgroup"
 
 	"deckhand/state"
@@ -34,6 +35,18 @@ func (e *Engine) Observe(ctx context.Context) (state.World, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	l, err := ask(ctx, c)
+	if err != nil {
+		return state.World{}, e.fail("observe engine", err)
+	}
+	e.available.Store(true)
+	w := e.world(l)
+	e.refused(ctx, c, w)
+	return w, nil
+}
+
+// ask makes the four list calls at once.
+func ask(ctx context.Context, c *client.Client) (lists, error) {
 	var l lists
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
@@ -53,21 +66,29 @@ func (e *Engine) Observe(ctx context.Context) (state.World, error) {
 		l.volumes = v.Volumes
 		return err
 	})
-	if err := g.Wait(); err != nil {
-		return state.World{}, e.fail("observe engine", err)
-	}
-	e.available.Store(true)
-	return e.world(l), nil
+	return l, g.Wait()
 }
 
 // look collects a world while the lists are read.
 type look struct {
 	e    *Engine
 	apps map[string]*state.AppNow
+	api  []string          // IDs of the networks with the name of the API network
+	ids  map[string]string // of containers, by name
 }
 
 func (e *Engine) world(l lists) state.World {
-	k := look{e: e, apps: map[string]*state.AppNow{}}
+	k := look{e: e, apps: map[string]*state.AppNow{}, ids: map[string]string{}}
+	w := state.World{Apps: map[string]state.AppNow{}, Images: images(l.images)}
+	for _, n := range l.networks {
+		if n.Name == state.APINetworkName {
+			k.api = append(k.api, n.ID)
+			w.APINetwork = len(k.api) == 1 && e.cfg.API.is(n)
+		}
+	}
+	for _, c := range l.containers {
+		k.ids[containerName(c.Names)] = c.ID
+	}
 	for _, c := range l.containers {
 		k.container(c)
 	}
@@ -79,7 +100,6 @@ func (e *Engine) world(l lists) state.World {
 			k.volume(*v)
 		}
 	}
-	w := state.World{Apps: map[string]state.AppNow{}, Images: images(l.images)}
 	for uuid, app := range k.apps {
 		slices.SortFunc(app.Containers, func(a, b state.Container) int {
 			return cmp.Or(cmp.Compare(a.Created, b.Created), cmp.Compare(a.ID, b.ID))
@@ -150,6 +170,10 @@ func (k look) container(c container.Summary) {
 	}
 	now.Networks = networksOf(c, uuid)
 	now.Volumes = volumesOf(c, appID)
+	now.API = k.onAPINetwork(c)
+	if owner, shared := strings.CutPrefix(c.HostConfig.NetworkMode, "container:"); shared {
+		now.NetworkOwner = cmp.Or(k.ids[owner], owner) // who made it may have named it
+	}
 	app.Containers = append(app.Containers, now)
 }
 
@@ -176,6 +200,20 @@ func networksOf(c container.Summary, uuid string) []string {
 	}
 	slices.Sort(out)
 	return out
+}
+
+// onAPINetwork reports whether a container is attached to the API network that
+// exists now. One that never ran may not know the network's ID yet: it will get
+// the one that has the name.
+func (k look) onAPINetwork(c container.Summary) bool {
+	if c.NetworkSettings == nil {
+		return false
+	}
+	end, on := c.NetworkSettings.Networks[state.APINetworkName]
+	if !on || len(k.api) == 0 {
+		return false
+	}
+	return end == nil || end.NetworkID == "" || slices.Contains(k.api, end.NetworkID)
 }
 
 func volumesOf(c container.Summary, appID int64) []string {

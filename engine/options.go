@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"os"
 	"path"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/docker/docker/api/types/blkiodev"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/network"
@@ -29,6 +31,9 @@ type options struct {
 	host   *container.HostConfig
 	nets   *network.NetworkingConfig
 	others []string // short names of the networks to connect after creation, sorted
+	extra  []string // engine names of further networks to connect then
+
+	missing []string // what was asked for and is not on the device, for people
 }
 
 // program is what the image says about its command.
@@ -44,16 +49,33 @@ type surroundings struct {
 	project  string
 	runDir   string
 	api      string
+
+	networkOwner string // ID of the container whose network is used; empty: none
+
+	features Features
+	gateway  string                 // the supervisor's address on the API network
+	exists   func(path string) bool // whether the host has a path; nil: every one
 }
 
 // createOptions translates a step into the engine's terms.
 func createOptions(s reconcile.Create, in surroundings) options {
 	o := options{name: state.ContainerName(s.Service.Name, s.Service.ImageID, s.ReleaseID, s.Commit)}
-	o.config = config(s, in)
-	o.host = hostConfig(s, in)
 	spec := s.Service.Spec
+	g := grant(spec, in)
+	o.missing = g.missing
+	o.config = config(s, in, g.env)
+	o.host = hostConfig(s, in)
+	o.host.Binds = append(o.host.Binds, g.binds...)
+	o.host.Mounts = append(o.host.Mounts, g.mounts...)
+	o.host.DeviceRequests = append(o.host.DeviceRequests, g.requests...)
+	if spec.UsesAPINetwork() {
+		o.extra = []string{state.APINetworkName}
+	}
 	if spec.NetworkMode != "" {
 		o.host.NetworkMode = container.NetworkMode(spec.NetworkMode)
+		if in.networkOwner != "" {
+			o.host.NetworkMode = container.NetworkMode("container:" + in.networkOwner)
+		}
 		o.others = slices.Sorted(maps.Keys(spec.Networks))
 		return o
 	}
@@ -66,7 +88,7 @@ func createOptions(s reconcile.Create, in surroundings) options {
 		first = spec.MainNetwork
 	}
 	o.others = slices.DeleteFunc(names, func(n string) bool { return n == first })
-	full := state.NetworkName(s.App.UUID, first)
+	full := engineName(s, first)
 	end := endpoint(spec.Networks[first])
 	if versions.GreaterThanOrEqualTo(in.api, "1.44") {
 		end.MacAddress = spec.MacAddress // newer engines take it here only
@@ -76,18 +98,18 @@ func createOptions(s reconcile.Create, in surroundings) options {
 	return o
 }
 
-func config(s reconcile.Create, in surroundings) *container.Config {
+func config(s reconcile.Create, in surroundings, granted map[string]string) *container.Config {
 	spec := s.Service.Spec
 	c := &container.Config{
 		Image:        in.image,
 		User:         spec.User,
 		WorkingDir:   spec.WorkingDir,
-		Env:          environment(s, in.identity),
+		Env:          environment(s, in.identity, granted),
 		Labels:       containerLabels(s, in.project),
 		Hostname:     spec.Hostname,
 		Domainname:   spec.Domainname,
 		MacAddress:   spec.MacAddress, //nolint:staticcheck // the only way before API 1.44; the client drops it later
-		ExposedPorts: exposed(spec.Ports),
+		ExposedPorts: exposed(spec.Ports, spec.Expose),
 		Healthcheck:  healthcheck(spec.Healthcheck),
 		StopSignal:   spec.StopSignal,
 		StopTimeout:  seconds(spec.StopGrace),
@@ -122,7 +144,7 @@ func hostConfig(s reconcile.Create, in surroundings) *container.HostConfig {
 	spec := s.Service.Spec
 	h := &container.HostConfig{
 		Binds:          lockBinds(in.runDir, s.App.ID, s.Service.Name),
-		Mounts:         mounts(spec.Mounts, s.App.ID),
+		Mounts:         slices.Concat(mounts(spec.Mounts, s.App.ID), files(s, in.runDir)),
 		Tmpfs:          maps.Clone(spec.Tmpfs),
 		PortBindings:   bindings(spec.Ports),
 		ExtraHosts:     slices.Clone(spec.ExtraHosts),
@@ -140,10 +162,16 @@ func hostConfig(s reconcile.Create, in surroundings) *container.HostConfig {
 		PidMode:        container.PidMode(spec.Pid),
 		IpcMode:        container.IpcMode(spec.Ipc),
 		UsernsMode:     container.UsernsMode(spec.Userns),
+		UTSMode:        container.UTSMode(spec.Uts),
+		CgroupnsMode:   container.CgroupnsMode(spec.Cgroup),
+		StorageOpt:     maps.Clone(spec.StorageOpt),
 		Runtime:        spec.Runtime,
 		Sysctls:        maps.Clone(spec.Sysctls),
 		ShmSize:        spec.ShmSize,
 		OomScoreAdj:    spec.OomScoreAdj,
+	}
+	if l := spec.Logging; l != nil {
+		h.LogConfig = container.LogConfig{Type: l.Driver, Config: maps.Clone(l.Options)}
 	}
 	h.Resources = resources(spec)
 	return h
@@ -158,7 +186,18 @@ func resources(spec state.Spec) container.Resources {
 		CpusetCpus:        spec.CpusetCpus,
 		Memory:            spec.Memory,
 		MemoryReservation: spec.MemoryReserved,
+		MemorySwap:        spec.MemorySwap,
 		Devices:           devices(spec.Devices),
+		DeviceCgroupRules: slices.Clone(spec.DeviceRules),
+		DeviceRequests:    deviceRequests(spec.DeviceRequests),
+
+		CPUPeriod: spec.CPUPeriod, CPURealtimePeriod: spec.CPURtPeriod, CPURealtimeRuntime: spec.CPURtRuntime,
+	}
+	if spec.MemorySwappiness != nil {
+		r.MemorySwappiness = new(*spec.MemorySwappiness)
+	}
+	if spec.Blkio != nil {
+		blkio(&r, *spec.Blkio)
 	}
 	if spec.PidsLimit != 0 {
 		r.PidsLimit = new(spec.PidsLimit)
@@ -173,9 +212,36 @@ func resources(spec state.Spec) container.Resources {
 	return r
 }
 
-// environment is what the device tells the service, with the service's own
-// variables over it, as sorted KEY=value.
-func environment(s reconcile.Create, id state.Identity) []string {
+func blkio(r *container.Resources, b state.Blkio) {
+	rates := func(in []state.BlkioPer) []*blkiodev.ThrottleDevice {
+		var out []*blkiodev.ThrottleDevice
+		for _, p := range in {
+			out = append(out, &blkiodev.ThrottleDevice{Path: p.Path, Rate: p.Value})
+		}
+		return out
+	}
+	r.BlkioWeight = b.Weight
+	for _, p := range b.WeightDevice {
+		r.BlkioWeightDevice = append(r.BlkioWeightDevice, &blkiodev.WeightDevice{Path: p.Path, Weight: uint16(p.Value)})
+	}
+	r.BlkioDeviceReadBps, r.BlkioDeviceWriteBps = rates(b.ReadBps), rates(b.WriteBps)
+	r.BlkioDeviceReadIOps, r.BlkioDeviceWriteIOps = rates(b.ReadIOps), rates(b.WriteIOps)
+}
+
+func deviceRequests(in []state.DeviceRequest) []container.DeviceRequest {
+	var out []container.DeviceRequest
+	for _, d := range in {
+		out = append(out, container.DeviceRequest{
+			Driver: d.Driver, Count: d.Count, DeviceIDs: slices.Clone(d.IDs),
+			Capabilities: [][]string{slices.Clone(d.Capabilities)}, Options: maps.Clone(d.Options),
+		})
+	}
+	return out
+}
+
+// environment is what the device tells the service and what its features give
+// it, with the service's own variables over it, as sorted KEY=value.
+func environment(s reconcile.Create, id state.Identity, granted map[string]string) []string {
 	env := map[string]string{
 		"USER":                                  "root",
 		"RESIN_SERVICE_KILL_ME_PATH":            "/tmp/balena/handover-complete",
@@ -194,6 +260,7 @@ func environment(s reconcile.Create, id state.Identity) []string {
 		env[p+"_HOST_OS_VERSION"] = id.OSVersion
 		env[p+"_APP_LOCK_PATH"] = "/tmp/balena/updates.lock"
 	}
+	maps.Copy(env, granted)
 	maps.Copy(env, s.Service.Spec.Environment)
 	out := make([]string, 0, len(env))
 	for _, k := range slices.Sorted(maps.Keys(env)) {
@@ -243,10 +310,14 @@ func mounts(list []state.Mount, appID int64) []mount.Mount {
 	for _, m := range list {
 		x := mount.Mount{Type: mount.Type(m.Type), Target: m.Target, ReadOnly: m.ReadOnly}
 		switch {
-		case m.Type == "tmpfs" && m.Size > 0:
-			x.TmpfsOptions = &mount.TmpfsOptions{SizeBytes: m.Size}
+		case m.Type == "tmpfs" && (m.Size > 0 || m.Mode > 0):
+			// The engine takes the bits of the mode as they are.
+			x.TmpfsOptions = &mount.TmpfsOptions{SizeBytes: m.Size, Mode: os.FileMode(m.Mode)}
 		case m.Type == "volume" && m.Source != "":
 			x.Source = state.VolumeName(appID, m.Source)
+			if m.External {
+				x.Source = m.Source
+			}
 		}
 		if m.Type == "volume" && m.NoCopy {
 			x.VolumeOptions = &mount.VolumeOptions{NoCopy: true}
@@ -256,11 +327,25 @@ func mounts(list []state.Mount, appID int64) []mount.Mount {
 	return out
 }
 
-func exposed(ports []state.Port) nat.PortSet {
-	if len(ports) == 0 {
+// files mounts secrets and configs, which were written before.
+func files(s reconcile.Create, runDir string) []mount.Mount {
+	list := s.Service.Spec.Files
+	dir := path.Join(runDir, state.FilesDir(s.App.ID, s.Service.Name, state.FilesHash(list)))
+	var out []mount.Mount
+	for i, f := range list {
+		out = append(out, mount.Mount{Type: mount.TypeBind, Source: path.Join(dir, state.FileName(i)), Target: f.Target, ReadOnly: true})
+	}
+	return out
+}
+
+func exposed(ports []state.Port, more []string) nat.PortSet {
+	if len(ports)+len(more) == 0 {
 		return nil
 	}
 	out := nat.PortSet{}
+	for _, p := range more {
+		out[nat.Port(p)] = struct{}{}
+	}
 	for _, p := range ports {
 		out[port(p)] = struct{}{}
 	}
@@ -288,7 +373,7 @@ func port(p state.Port) nat.Port {
 
 // endpoint is how a service joins a network.
 func endpoint(a state.Attachment) *network.EndpointSettings {
-	e := &network.EndpointSettings{Aliases: slices.Clone(a.Aliases)}
+	e := &network.EndpointSettings{Aliases: slices.Clone(a.Aliases), DriverOpts: maps.Clone(a.DriverOpts)}
 	if a.IPv4 != "" || a.IPv6 != "" || len(a.LinkLocalIP) > 0 {
 		e.IPAMConfig = &network.EndpointIPAMConfig{IPv4Address: a.IPv4, IPv6Address: a.IPv6, LinkLocalIPs: slices.Clone(a.LinkLocalIP)}
 	}

@@ -26,7 +26,8 @@ func around() surroundings {
 	return surroundings{
 		image: "r.example/web:1", program: program{entrypoint: []string{"/init"}, command: []string{"serve"}},
 		identity: state.Identity{UUID: "d0", Name: "bright-sun", DeviceType: "raspberrypi4-64", Arch: "aarch64", OSVersion: "balenaOS 6.0"},
-		runDir:   "/run/x", api: "1.41",
+		runDir:   "/run/x", api: "1.41", gateway: "10.114.104.1",
+		features: Features{EngineSocket: "/run/engine.sock", APIKey: "k1", APIURL: "https://api.example", SupervisorKey: "k2", SupervisorPort: 48484, BoardRev: "r7"},
 	}
 }
 
@@ -59,14 +60,35 @@ func TestCreateRequest(t *testing.T) {
 			CgroupParent: "/x", CPUShares: 2, CPUQuota: 3, NanoCPUs: 5e8, CpusetCpus: "0", Memory: 1 << 28, MemoryReserved: 1 << 27, ShmSize: 1 << 20,
 			PidsLimit: 50, OomScoreAdj: 10, OomKillDisable: true,
 		},
-		"host network": {NetworkMode: "host", Restart: state.RestartPolicy{Name: "no"}},
+		"rest": {
+			Expose: []string{"53/udp"}, DeviceRules: []string{"c 13:* rwm"}, Uts: "host", Cgroup: "private",
+			DeviceRequests: []state.DeviceRequest{{Driver: "nvidia", Count: -1, IDs: []string{"0"}, Capabilities: []string{"compute", "gpu"}, Options: map[string]string{"a": "b"}}},
+			Logging:        &state.Logging{Driver: "json-file", Options: map[string]string{"max-size": "1m"}}, StorageOpt: map[string]string{"size": "1073741824"},
+			CPUPeriod: 10000, CPURtPeriod: 1000, CPURtRuntime: 950, MemorySwap: -1, MemorySwappiness: new(int64(0)),
+			Blkio: &state.Blkio{Weight: 10, WeightDevice: []state.BlkioPer{{Path: "/dev/a", Value: 20}}, ReadBps: []state.BlkioPer{{Path: "/dev/a", Value: 1}},
+				WriteBps: []state.BlkioPer{{Path: "/dev/a", Value: 2}}, ReadIOps: []state.BlkioPer{{Path: "/dev/a", Value: 3}}, WriteIOps: []state.BlkioPer{{Path: "/dev/a", Value: 4}}},
+			Networks:    map[string]state.Attachment{"lan": {Aliases: []string{"web"}, External: "office", DriverOpts: map[string]string{"k": "v"}}, "default": {}},
+			MainNetwork: "lan",
+			Mounts:      []state.Mount{{Type: "volume", Source: "old", External: true, Target: "/old"}, {Type: "tmpfs", Target: "/t", Mode: 0o1777}},
+			Files:       []state.File{{Target: "/etc/app.conf", Content: []byte("never shown")}, {Target: "/run/secrets/key", UID: 1, Mode: 0o400, Content: []byte("never shown")}},
+		},
+		"features": {
+			Features: []string{"balena-api", "balena-socket", "dbus", "extra-firmware", "firmware", "gpu", "host-os.board-rev", "journal-logs", "kernel-modules", "procfs", "supervisor-api", "sysfs"},
+			Networks: map[string]state.Attachment{"default": {}}, MainNetwork: "default",
+		},
+		"another's network": {NetworkMode: "service:db", Features: []string{"supervisor-api"}},
+		"host network":      {NetworkMode: "host", Restart: state.RestartPolicy{Name: "no"}},
 	} {
-		o := createOptions(step(spec), around())
-		got, err := json.MarshalIndent(map[string]any{"name": o.name, "config": o.config, "host": o.host, "networking": o.nets, "connect": o.others}, "", "  ")
+		in := around()
+		if spec.NetworkOwner() != "" {
+			in.networkOwner = "0123abcd"
+		}
+		o := createOptions(step(spec), in)
+		got, err := json.MarshalIndent(map[string]any{"name": o.name, "config": o.config, "host": o.host, "networking": o.nets, "connect": append(o.others, o.extra...)}, "", "  ")
 		if err != nil {
 			t.Fatal(err)
 		}
-		golden(t, strings.ReplaceAll(name, " ", "-")+".json", append(got, '\n'))
+		golden(t, strings.NewReplacer(" ", "-", "'", "").Replace(name)+".json", append(got, '\n'))
 	}
 }
 
@@ -88,7 +110,7 @@ func golden(t *testing.T, name string, got []byte) {
 }
 
 func TestUserMayOverrideInjectedVariables(t *testing.T) {
-	env := environment(step(state.Spec{Environment: map[string]string{"USER": "www", "BALENA_APP_NAME": "mine"}}), around().identity)
+	env := environment(step(state.Spec{Environment: map[string]string{"USER": "www", "BALENA_APP_NAME": "mine"}}), around().identity, nil)
 	for _, want := range []string{"USER=www", "BALENA_APP_NAME=mine", "RESIN_APP_NAME=fleet", "BALENA=1", "BALENA_DEVICE_NAME_AT_INIT=bright-sun"} {
 		if !slices.Contains(env, want) {
 			t.Errorf("%s is missing in %v", want, env)
@@ -140,5 +162,106 @@ func TestMacAddressFollowsTheEngine(t *testing.T) {
 	}
 	if got := now.nets.EndpointsConfig["a1_default"].MacAddress; got != spec.MacAddress {
 		t.Errorf("a newer engine takes it per network only: %q", got)
+	}
+}
+
+func TestContentOfFilesIsNotInTheRequest(t *testing.T) {
+	o := createOptions(step(state.Spec{Files: []state.File{{Target: "/run/secrets/a", Content: []byte("hush-hush")}}}), around())
+	b, err := json.Marshal([]any{o.name, o.config, o.host, o.nets})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(b), "hush") || strings.Contains(string(b), "aHVzaC1odXNo") {
+		t.Errorf("the engine is told the secret: %s", b)
+	}
+	m := o.host.Mounts[0]
+	if m.Target != "/run/secrets/a" || !m.ReadOnly || !strings.HasPrefix(m.Source, "/run/x/files/5/web/v1-") || !strings.HasSuffix(m.Source, "/0") {
+		t.Errorf("the file is mounted as %+v", m)
+	}
+}
+
+// What the device lacks is left out by name, and what the service says itself
+// counts more.
+func TestFeaturesOfAPoorDevice(t *testing.T) {
+	in := around()
+	in.features = Features{}
+	in.exists = func(path string) bool { return path == "/lib/firmware" }
+	o := createOptions(step(state.Spec{
+		Features: []string{"balena-api", "balena-socket", "firmware", "host-os.board-rev", "journal-logs", "kernel-modules", "supervisor-api"},
+	}), in)
+	want := []string{
+		"balena-api: the device has no value for BALENA_API_KEY",
+		"balena-api: the device has no value for BALENA_API_URL",
+		"balena-socket: the path of the engine's socket is not known",
+		"host-os.board-rev: the device has no value for BALENA_HOST_OS_BOARD_REV",
+		"host-os.board-rev: the device has no value for BALENA_HOST_OS_BUILD",
+		"journal-logs: the host has no /var/log/journal",
+		"journal-logs: the host has no /run/log/journal",
+		"journal-logs: the host has no /etc/machine-id",
+		"kernel-modules: the host has no /lib/modules",
+		"supervisor-api: the supervisor's API is switched off",
+	}
+	if d := cmp.Diff(want, o.missing); d != "" {
+		t.Error(d)
+	}
+	if d := cmp.Diff([]string{"/run/x/services/5/web:/tmp/resin", "/run/x/services/5/web:/tmp/balena", "/lib/firmware:/lib/firmware"}, o.host.Binds); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestServiceCountsMoreThanFeatures(t *testing.T) {
+	o := createOptions(step(state.Spec{
+		Features:    []string{"balena-socket", "dbus", "supervisor-api"},
+		Mounts:      []state.Mount{{Type: "volume", Source: "d", Target: "/host/run/dbus"}},
+		Environment: map[string]string{"DOCKER_HOST": "tcp://mine", "BALENA_SUPERVISOR_PORT": "1"},
+	}), around())
+	for _, b := range o.host.Binds {
+		if strings.Contains(b, "dbus") {
+			t.Errorf("two mounts at one path: %s", b)
+		}
+	}
+	for _, want := range []string{"DOCKER_HOST=tcp://mine", "BALENA_SUPERVISOR_PORT=1", "RESIN_SUPERVISOR_PORT=48484", "BALENA_SUPERVISOR_ADDRESS=http://10.114.104.1:48484"} {
+		if !slices.Contains(o.config.Env, want) {
+			t.Errorf("%s is missing in %v", want, o.config.Env)
+		}
+	}
+}
+
+func TestSupervisorAPIByNetwork(t *testing.T) {
+	for mode, c := range map[string]struct {
+		address string
+		joins   []string
+	}{
+		"":            {"http://10.114.104.1:48484", []string{"supervisor0"}},
+		"bridge":      {"http://10.114.104.1:48484", []string{"supervisor0"}},
+		"host":        {"http://127.0.0.1:48484", nil},
+		"service:db":  {"http://10.114.104.1:48484", nil},
+		"container:x": {"http://10.114.104.1:48484", nil},
+	} {
+		o := createOptions(step(state.Spec{Features: []string{"supervisor-api"}, NetworkMode: mode}), around())
+		if !slices.Contains(o.config.Env, "RESIN_SUPERVISOR_ADDRESS="+c.address) {
+			t.Errorf("%s: %v", mode, o.config.Env)
+		}
+		if d := cmp.Diff(c.joins, o.extra); d != "" {
+			t.Errorf("%s: %s", mode, d)
+		}
+	}
+}
+
+func TestSocketIsMountedOnceAtEachPath(t *testing.T) {
+	for host, want := range map[string][]string{
+		"/run/engine.sock":             {"/host/run/balena-engine.sock", "/run/engine.sock", "/var/run/balena.sock"},
+		"/var/run/balena.sock":         {"/host/run/balena-engine.sock", "/var/run/balena.sock"},
+		"/host/run/balena-engine.sock": {"/host/run/balena-engine.sock", "/var/run/balena.sock"},
+	} {
+		in := around()
+		in.features.EngineSocket = host
+		var got []string
+		for _, m := range createOptions(step(state.Spec{Features: []string{"balena-socket"}}), in).host.Mounts {
+			got = append(got, m.Target)
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("%s: %s", host, d)
+		}
 	}
 }
