@@ -1,12 +1,12 @@
 package reconcile
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
 
 	"deckhand/state"
-	"deckhand/strategy"
 )
 
 // Ranks order steps that nothing else orders. They follow the way an ordinary
@@ -72,11 +72,9 @@ func (p *planner) diffApp(uuid string) {
 	want, wanted := p.want.Apps[uuid]
 	a := &appPlan{
 		App: p.identity(uuid), now: p.now.Apps[uuid], want: want, wanted: wanted,
-		phases: make(map[string]*phases, len(want.Services)), old: map[string][]Key{}, starts: map[string]Key{},
-		needs: map[string][]Key{}, gone: map[string]string{}, users: map[string][]Key{}, fresh: map[string][]Key{},
-		have: containers(p.now.Apps[uuid]), strategies: make(map[string]string, len(want.Services)),
-		stays: map[string]string{}, seen: make(map[string]bool, len(want.Services)), later: map[string]bool{},
+		gone: map[string]string{}, users: map[string][]Key{}, fresh: map[string][]Key{},
 	}
+	a.listServices()
 	if why := leaveAlone(a); why != "" {
 		p.decline("release of "+a.label(), why)
 		for _, c := range a.now.Containers {
@@ -86,13 +84,11 @@ func (p *planner) diffApp(uuid string) {
 		return
 	}
 	p.apps = append(p.apps, a)
-	few := len(a.now.Containers) + len(want.Services)
-	a.all, a.order = make([]Key, 0, 3*few), make([][2]Key, 0, 3*few)
 	p.readIntents(a)
 	p.diffNetworks(a)
 	p.diffVolumes(a)
-	for _, name := range serviceNames(a) {
-		p.visit(a, name)
+	for _, s := range a.services {
+		p.visit(a, s)
 	}
 	p.diffDependencies(a)
 	p.diffFiles(a)
@@ -100,10 +96,32 @@ func (p *planner) diffApp(uuid string) {
 	p.fulfil(a)
 }
 
+// listServices lists what the app has and what it is to have, by name.
+func (a *appPlan) listServices() {
+	few := len(a.want.Services) + len(a.now.Containers)
+	a.named = make(map[string]*servicePlan, few)
+	a.all, a.order = make([]Key, 0, 3*few), make([][2]Key, 0, 3*few)
+	for name, want := range a.want.Services {
+		a.named[name] = &servicePlan{name: name, want: want, wanted: true}
+	}
+	for _, c := range a.now.Containers {
+		s := a.named[c.Service]
+		if s == nil {
+			s = &servicePlan{name: c.Service}
+			a.named[c.Service] = s
+		}
+		s.have = append(s.have, c)
+	}
+	a.services = slices.SortedFunc(maps.Values(a.named), func(x, y *servicePlan) int { return cmp.Compare(x.name, y.name) })
+	for _, s := range a.services {
+		keepFirst(s.have)
+	}
+}
+
 // diffCommit records the release when everything of it is as asked. A release
 // that failed, or that still waits for a reboot, is not recorded.
 func (p *planner) diffCommit(a *appPlan) {
-	if a.now.Commit == a.want.Commit || a.failed || len(a.later) > 0 {
+	if a.now.Commit == a.want.Commit || a.failed || a.later {
 		return
 	}
 	why := Reason{Cause: whyDone}
@@ -142,25 +160,5 @@ func (p *planner) add(a *appPlan, s Step, rank int, why Reason) Key {
 	return k
 }
 
-func (a *appPlan) put(service string, ph strategy.Phase, k Key) {
-	s := a.phases[service]
-	if s == nil {
-		s = &phases{}
-		a.phases[service] = s
-	}
-	s[ph] = append(s[ph], k)
-}
-
 // demand notes that the engine needs first before then.
 func (a *appPlan) demand(first, then Key) { a.order = append(a.order, [2]Key{first, then}) }
-
-func serviceNames(a *appPlan) []string {
-	set := map[string]bool{}
-	for s := range a.have {
-		set[s] = true
-	}
-	for s := range a.want.Services {
-		set[s] = true
-	}
-	return slices.Sorted(maps.Keys(set))
-}

@@ -32,8 +32,7 @@ func (p *planner) facts() error {
 	}
 	// "image is being used by stopped container": containers go first.
 	var edges [][2]Key
-	for id, removals := range p.frees {
-		gone := RemoveImage{ID: id}.Key()
+	for gone, removals := range p.frees {
 		for _, k := range removals {
 			edges = append(edges, [2]Key{k, gone})
 		}
@@ -105,12 +104,12 @@ func (a *appPlan) leaving() [][2]Key {
 // the service is made for it.
 func (a *appPlan) oneAtATime() [][2]Key {
 	var edges [][2]Key
-	for service, stops := range a.old {
-		if strategy.HandsOver(a.strategies[service]) {
+	for _, s := range a.services {
+		if strategy.HandsOver(s.strategy) {
 			continue
 		}
-		for _, stop := range stops {
-			edges = append(edges, [2]Key{stop, a.starts[service]})
+		for _, stop := range s.old {
+			edges = append(edges, [2]Key{stop, s.start})
 		}
 	}
 	return edges

@@ -10,23 +10,23 @@ import (
 
 // effective is the strategy that a service is updated by. One that cannot be
 // kept is replaced by the default, and the plan says so.
-func (p *planner) effective(a *appPlan, want state.Service, have []state.Container, good int) string {
-	chosen := want.Strategy
+func (p *planner) effective(a *appPlan, s *servicePlan) string {
+	chosen := s.want.Strategy
 	if _, known := strategy.All[chosen]; !known {
 		chosen = strategy.Default
 	}
 	if !strategy.HandsOver(chosen) {
 		return chosen
 	}
-	for i, c := range have {
-		if i == good || !c.Up() {
+	for _, c := range s.have {
+		if c.ID == s.stays || !c.Up() {
 			continue
 		}
-		if !want.Running || a.later[want.Name] {
+		if !s.want.Running || s.later {
 			return strategy.Default // nobody to hand over to
 		}
-		if why := p.cannotOverlap(a, c, want); why != "" {
-			p.decline(chosen+" of "+a.label()+"/"+want.Name, why+"; the old container stops first")
+		if why := p.cannotOverlap(a, c, s); why != "" {
+			p.decline(chosen+" of "+a.label()+"/"+s.name, why+"; the old container stops first")
 			return strategy.Default
 		}
 	}
@@ -35,7 +35,7 @@ func (p *planner) effective(a *appPlan, want state.Service, have []state.Contain
 
 // cannotOverlap says why the old and the new container of a service cannot run
 // at the same time; "": they can.
-func (p *planner) cannotOverlap(a *appPlan, old state.Container, want state.Service) string {
+func (p *planner) cannotOverlap(a *appPlan, old state.Container, s *servicePlan) string {
 	for _, n := range old.Networks {
 		if _, gone := a.gone[n]; gone {
 			return "network " + n + " is replaced"
@@ -46,11 +46,11 @@ func (p *planner) cannotOverlap(a *appPlan, old state.Container, want state.Serv
 			return "volume " + v + " is purged"
 		}
 	}
-	if usesAPI(old) && want.Spec.UsesAPINetwork() && !p.now.APINetwork {
+	if usesAPI(old) && s.want.Spec.UsesAPINetwork() && !p.now.APINetwork {
 		return "the network of the supervisor's API is replaced"
 	}
 	for _, x := range Exclusive(old.Spec) {
-		if slices.Contains(Exclusive(&want.Spec), x) {
+		if slices.Contains(Exclusive(&s.want.Spec), x) {
 			return "only one container can have " + x
 		}
 	}
@@ -60,57 +60,58 @@ func (p *planner) cannotOverlap(a *appPlan, old state.Container, want state.Serv
 func usesAPI(c state.Container) bool { return c.API || c.Spec != nil && c.Spec.UsesAPINetwork() }
 
 // handOver lets the old containers run until the new one has taken over.
-func (p *planner) handOver(a *appPlan, want state.Service, have []state.Container, good int) {
-	done, known := a.now.Handovers[want.Name]
-	if known && good >= 0 && done.Hash == want.Hash && state.SameImage(done.Image, want.Image) {
+func (p *planner) handOver(a *appPlan, s *servicePlan) {
+	if done, known := a.now.Handovers[s.name]; known && s.stays != "" && s.is(done) {
 		return
 	}
-	if !slices.ContainsFunc(have, func(c state.Container) bool { return c.Up() && (good < 0 || c.ID != have[good].ID) }) {
+	if !slices.ContainsFunc(s.have, func(c state.Container) bool { return c.Up() && c.ID != s.stays }) {
 		return
 	}
-	s := Handover{
-		App: a.App, Service: want.Name, Hash: want.Hash, Image: want.Image,
-		Timeout: time.Duration(want.HandoverTimeout), KeepOld: want.KeepOld,
+	step := Handover{
+		App: a.App, Service: s.name, Hash: s.want.Hash, Image: s.want.Image, Container: s.stays,
+		Timeout: time.Duration(s.want.HandoverTimeout), KeepOld: s.want.KeepOld,
 	}
-	if s.Timeout == 0 {
-		s.Timeout = strategy.HandoverTimeout
+	if step.Timeout == 0 {
+		step.Timeout = strategy.HandoverTimeout
 	}
-	if good >= 0 {
-		s.Container = have[good].ID
+	k := p.add(a, step, rankStart, Reason{Cause: whyHandover})
+	s.put(strategy.Handover, k)
+	if s.start != "" {
+		a.demand(s.start, k)
+		a.guarded = append(a.guarded, s.start) // the new one is not seen before the change is allowed
 	}
-	k := p.add(a, s, rankStart, Reason{Cause: whyHandover})
-	a.put(want.Name, strategy.Handover, k)
-	if start := a.starts[want.Name]; start != "" {
-		a.demand(start, k)
-		a.guarded = append(a.guarded, start) // the new one is not seen before the change is allowed
-	}
+}
+
+// is reports whether a hand-over was to what is wanted now.
+func (s *servicePlan) is(h state.Handover) bool {
+	return h.Hash == s.want.Hash && state.SameImage(h.Image, s.want.Image)
 }
 
 // handoverFailed keeps the old container of a service whose new one did not take
 // over in time, where the service asks for that. It reports whether it did.
-func (p *planner) handoverFailed(a *appPlan, want state.Service, have []state.Container) bool {
-	done, known := a.now.Handovers[want.Name]
-	if !known || !done.Failed || done.Hash != want.Hash || !state.SameImage(done.Image, want.Image) {
+func (p *planner) handoverFailed(a *appPlan, s *servicePlan) bool {
+	done, known := a.now.Handovers[s.name]
+	if !known || !done.Failed || !s.is(done) {
 		return false
 	}
-	serves := slices.IndexFunc(have, func(c state.Container) bool {
-		return c.Up() && p.mismatch(a, c, want) != nil && p.cannotOverlap(a, c, want) == ""
+	serves := slices.IndexFunc(s.have, func(c state.Container) bool {
+		return c.Up() && p.mismatch(a, c, s) != nil && p.cannotOverlap(a, c, s) == ""
 	})
 	if serves < 0 {
 		return false
 	}
-	for i, c := range have {
+	for i, c := range s.have {
 		if i == serves {
 			p.keep[c.Image] = true
-			a.stays[want.Name] = c.ID
+			s.stays = c.ID
 			continue
 		}
-		p.retire(a, c, Reason{Cause: whyTimedOut})
+		p.retire(a, s, c, Reason{Cause: whyTimedOut})
 	}
-	if id, here := p.imageID(want.Image); here {
+	if id, here := p.imageID(s.want.Image); here {
 		p.keep[id] = true
 	}
 	a.failed = true
-	p.decline("new release of "+a.label()+"/"+want.Name, "the new container did not take over in time; the old one serves on until there is another release or another try")
+	p.decline("new release of "+a.label()+"/"+s.name, "the new container did not take over in time; the old one serves on until there is another release or another try")
 	return true
 }

@@ -52,20 +52,20 @@ func (p *planner) diffImages() {
 
 // fetch downloads the image of a service. One digest under two names is
 // downloaded once.
-func (p *planner) fetch(a *appPlan, want state.Service) Key {
-	ref := want.Image
+func (p *planner) fetch(a *appPlan, s *servicePlan) Key {
+	ref := s.want.Image
 	if d := state.Digest(ref); d != "" {
 		if p.fetches[d] == "" {
 			p.fetches[d] = ref
 		}
 		ref = p.fetches[d]
 	}
-	s := Fetch{Image: ref, For: []string{a.label() + "/" + want.Name}}
-	if at, planned := p.graph.index[s.Key()]; planned {
+	f := Fetch{Image: ref, For: []string{a.label() + "/" + s.name}}
+	if at, planned := p.graph.index[f.Key()]; planned {
 		if other, ok := p.graph.vertices[at].step.(Fetch); ok {
-			s.For = append(slices.Clone(other.For), s.For...)
-			p.graph.vertices[at].step = s
+			f.For = append(slices.Clone(other.For), f.For...)
+			p.graph.vertices[at].step = f
 		}
 	}
-	return p.add(a, s, rankFetch, Reason{Cause: whyNotOnDevice})
+	return p.add(a, f, rankFetch, Reason{Cause: whyNotOnDevice})
 }

@@ -33,14 +33,9 @@ func (p *planner) readIntents(a *appPlan) {
 			}
 		}
 	}
-	if len(a.held) == 0 {
-		return
-	}
-	a.want.Services = maps.Clone(a.want.Services)
 	for _, name := range slices.Sorted(maps.Keys(a.held)) {
-		if s, ok := a.want.Services[name]; ok && s.Running {
-			s.Running = false
-			a.want.Services[name] = s
+		if s := a.service(name); s.want.Running {
+			s.want.Running = false
 			p.decline("start of "+a.label()+"/"+name, "stopped for "+a.held[name].By+"; start it, or bring a new release")
 		}
 	}

@@ -20,7 +20,10 @@ func (p *planner) lockSteps(a *appPlan) {
 		}
 		return
 	}
-	services := serviceNames(a)
+	services := make([]string, 0, len(a.services))
+	for _, s := range a.services {
+		services = append(services, s.name)
+	}
 	missing := slices.ContainsFunc(services, func(s string) bool {
 		_, held := slices.BinarySearch(a.now.Locked, s)
 		return !held
@@ -100,8 +103,8 @@ func (p *planner) lock(a *appPlan) error {
 	for _, k := range a.guarded {
 		p.graph.edge(k, a.release)
 	}
-	for _, service := range slices.Sorted(maps.Keys(a.starts)) {
-		p.graph.edge(a.starts[service], a.release)
+	for _, s := range a.services {
+		p.graph.edge(s.start, a.release)
 	}
 	return nil
 }

@@ -22,7 +22,7 @@ func Make(now state.World, want state.Target, facts Facts) (Plan, error) {
 	p := &planner{
 		now: now, want: want, clock: facts.Now, failures: facts.Failures,
 		graph: newGraph(n), images: make(map[string]string, 2*len(now.Images)),
-		keep: make(map[string]bool, n), frees: map[string][]Key{}, fetches: map[string]string{},
+		keep: make(map[string]bool, n), frees: map[Key][]Key{}, fetches: map[string]string{},
 		needed: map[string][]Key{}, freed: map[string][]Key{},
 	}
 	p.indexImages()
@@ -80,7 +80,7 @@ type planner struct {
 
 	images map[string]string // canonical reference or digest → engine image ID
 	keep   map[string]bool   // engine image IDs that something needs after the plan
-	frees  map[string][]Key  // engine image ID → removals of containers that use it
+	frees  map[Key][]Key     // removal of an image → removals of containers that use it
 	spare  []Key             // removals of images that nothing uses now
 
 	fetches map[string]string // digest → the reference it is downloaded under
@@ -103,24 +103,18 @@ type appPlan struct {
 	want   state.App
 	wanted bool
 
-	all    []Key                        // every step
-	phases map[string]*phases           // service → its steps by phase
-	have   map[string][]state.Container // service → its containers, the ones to keep first
-	seen   map[string]bool              // services that were looked at
-	stays  map[string]string            // service → ID of the container that stays
-	old    map[string][]Key             // service → stops of what it replaces
-	starts map[string]Key               // service → its start
-	needs  map[string][]Key             // service → what its start waits for in other services
-	gone   map[string]string            // networks that are removed, by short name → why
-	gate   Key                          // all images are here; empty: nothing to fetch
-	order  [][2]Key                     // edges the engine demands
-	users  map[string][]Key             // network → removals of containers attached to it
-	fresh  map[string][]Key             // "network n" or "volume v" → steps that make it ready
+	services []*servicePlan          // by name
+	named    map[string]*servicePlan // the same
 
-	strategies map[string]string // service → the strategy that is followed
-	failed     bool              // the release cannot be reached, see handoverFailed
-	later      map[string]bool   // services that start after a reboot
-	reboots    []Key             // notes that a reboot is required
+	all   []Key             // every step
+	gone  map[string]string // networks that are removed, by short name → why
+	gate  Key               // all images are here; empty: nothing to fetch
+	order [][2]Key          // edges the engine demands
+	users map[string][]Key  // network → removals of containers attached to it
+	fresh map[string][]Key  // "network n" or "volume v" → steps that make it ready
+
+	failed bool // the release cannot be reached, see handoverFailed
+	later  bool // a service starts after a reboot
 
 	intents []state.Intent          // about this app
 	replace map[string]state.Intent // containers to be replaced, by ID
@@ -135,8 +129,41 @@ type appPlan struct {
 	blocked []state.UserLock // what keeps us from taking them
 }
 
-// phases holds the steps of each phase of a service's update.
-type phases [strategy.Phases][]Key
+// servicePlan is what is known and planned about one service.
+type servicePlan struct {
+	name   string
+	want   state.Service // zero: not wanted
+	wanted bool
+	have   []state.Container // the ones to keep first
+
+	seen     bool   // it was looked at
+	strategy string // the one that is followed
+	stays    string // ID of the container that stays
+	later    bool   // it starts after a reboot
+
+	phases [strategy.Phases][]Key // the steps of its update
+	old    []Key                  // stops of what is replaced
+	start  Key
+	needs  []Key // what its start waits for in other services
+}
+
+// service finds a service; one that nobody has or wants is empty.
+func (a *appPlan) service(name string) *servicePlan {
+	if s := a.named[name]; s != nil {
+		return s
+	}
+	return &servicePlan{name: name, seen: true}
+}
+
+// stayer is the container that stays; ok is false if none does.
+func (s *servicePlan) stayer() (c state.Container, ok bool) {
+	for _, c := range s.have {
+		if s.stays != "" && c.ID == s.stays {
+			return c, true
+		}
+	}
+	return c, false
+}
 
 // everyone lists the apps that are changed and those that are left alone.
 func (p *planner) everyone() []*appPlan { return slices.Concat(p.apps, p.others) }

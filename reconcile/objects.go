@@ -82,42 +82,38 @@ func (p *planner) diffVolumes(a *appPlan) {
 // diffFiles writes secrets and configs before a container needs them, and
 // deletes those that no container can use any more.
 func (p *planner) diffFiles(a *appPlan) {
-	have := map[state.FilesNow]bool{}
+	have := make(map[state.FilesNow]bool, len(a.now.Files))
 	for _, f := range a.now.Files {
 		have[f] = true
 	}
-	for _, name := range slices.Sorted(maps.Keys(a.want.Services)) {
-		f := state.FilesNow{Service: name, Hash: state.FilesHash(a.want.Services[name].Spec.Files)}
+	for _, s := range a.services {
+		f := state.FilesNow{Service: s.name, Hash: state.FilesHash(s.want.Spec.Files)}
 		if f.Hash == "" {
 			continue
 		}
 		if !have[f] {
-			s := a.want.Services[name]
-			k := p.add(a, WriteFiles{App: a.App, Service: name, Hash: f.Hash, Files: s.Spec.Files}, rankCreate, Reason{Cause: whyMissing})
-			a.demand(k, Create{App: a.App, Service: s}.Key())
-			a.demand(k, a.starts[name])
+			k := p.add(a, WriteFiles{App: a.App, Service: s.name, Hash: f.Hash, Files: s.want.Spec.Files}, rankCreate, Reason{Cause: whyMissing})
+			a.demand(k, Create{App: a.App, Service: s.want}.Key())
+			a.demand(k, s.start)
 		}
 		delete(have, f)
 	}
 	for _, f := range a.now.Files {
-		if !have[f] || p.usesFiles(a, f) {
+		s := a.service(f.Service)
+		if !have[f] || s.usesFiles(f) {
 			continue
 		}
 		k := p.add(a, RemoveFiles{App: a.App, Service: f.Service, Hash: f.Hash}, rankRemove, Reason{Cause: whyUnused})
-		for _, c := range a.have[f.Service] {
+		for _, c := range s.have {
 			a.demand(Remove{App: a.App, Service: f.Service, Container: c.ID}.Key(), k)
 		}
 	}
 }
 
 // usesFiles reports whether a container that stays may use the files.
-func (p *planner) usesFiles(a *appPlan, f state.FilesNow) bool {
-	for _, c := range a.have[f.Service] {
-		if c.ID == a.stays[f.Service] && (c.Spec == nil || state.FilesHash(c.Spec.Files) == f.Hash) {
-			return true
-		}
-	}
-	return false
+func (s *servicePlan) usesFiles(f state.FilesNow) bool {
+	c, ok := s.stayer()
+	return ok && (c.Spec == nil || state.FilesHash(c.Spec.Files) == f.Hash)
 }
 
 // diffAPINetwork makes the network of the supervisor's API when a service uses

@@ -1,42 +1,34 @@
 package reconcile
 
 import (
+	"slices"
+
 	"deckhand/state"
 )
 
 // putOff notes that a service cannot start before the device has rebooted: it
 // asks for that itself, or depends on one that does.
-func (p *planner) putOff(a *appPlan, want state.Service, have []state.Container, good int) {
-	if !want.Running {
+func (p *planner) putOff(a *appPlan, s *servicePlan) {
+	c, ok := s.stayer()
+	if !s.want.Running || ok && c.Up() {
 		return
 	}
-	if good >= 0 && have[good].Up() {
-		return
-	}
-	if want.RequiresReboot && (good < 0 || have[good].Phase == state.Created && have[good].Created >= p.now.Boot) {
-		a.later[want.Name] = true
-		return
-	}
-	for _, d := range want.DependsOn {
-		if a.later[d.Service] {
-			a.later[want.Name] = true
-		}
-	}
+	fresh := !ok || c.Phase == state.Created && c.Created >= p.now.Boot
+	s.later = s.want.RequiresReboot && fresh ||
+		slices.ContainsFunc(s.want.DependsOn, func(d state.Dependency) bool { return a.service(d.Service).later })
+	a.later = a.later || s.later
 }
 
 // requireReboot notes on the host that the service waits for a reboot; create is
 // the making of its container, if that is planned.
-func (p *planner) requireReboot(a *appPlan, want state.Service, create Key) {
+func (p *planner) requireReboot(a *appPlan, s *servicePlan, create Key) {
 	p.rebooting = true
-	if p.now.RebootPending || !want.RequiresReboot {
-		p.decline("start of "+a.label()+"/"+want.Name, "it waits for a reboot")
+	if p.now.RebootPending || !s.want.RequiresReboot {
+		p.decline("start of "+a.label()+"/"+s.name, "it waits for a reboot")
 		return
 	}
-	k := p.add(a, RequireReboot{App: a.App, Service: want.Name}, rankStart, Reason{Cause: whyReboot})
-	if create != "" {
-		a.demand(create, k)
-	}
-	a.reboots = append(a.reboots, k)
+	k := p.add(a, RequireReboot{App: a.App, Service: s.name}, rankStart, Reason{Cause: whyReboot})
+	a.demand(create, k)
 }
 
 // diffReboot restarts the device when everything else is done. It interrupts
@@ -49,11 +41,8 @@ func (p *planner) diffReboot() {
 	s := Reboot{}
 	k := p.graph.add(vertex{step: s, key: s.Key(), rank: rankReboot, why: Reason{Cause: whyRebootNow}})
 	for _, a := range p.everyone() {
-		for _, c := range a.now.Containers {
-			if c.Up() {
-				a.guarded = append(a.guarded, k)
-				break
-			}
+		if slices.ContainsFunc(a.now.Containers, state.Container.Up) {
+			a.guarded = append(a.guarded, k)
 		}
 	}
 }

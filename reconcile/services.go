@@ -2,7 +2,6 @@ package reconcile
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 
 	"deckhand/state"
@@ -11,129 +10,117 @@ import (
 
 // visit looks at a service after those that it depends on: whether it can stay
 // or start may follow from what happens to them.
-func (p *planner) visit(a *appPlan, name string) {
-	if a.seen[name] {
+func (p *planner) visit(a *appPlan, s *servicePlan) {
+	if s.seen {
 		return
 	}
-	a.seen[name] = true
-	want, wanted := a.want.Services[name]
-	if !wanted {
-		p.diffService(a, name)
+	s.seen = true
+	if !s.wanted {
+		p.diffService(a, s)
 		return
 	}
-	if owner := want.Spec.NetworkOwner(); owner != "" {
-		p.visit(a, owner)
+	owner := s.want.Spec.NetworkOwner()
+	if owner != "" {
+		p.visit(a, a.service(owner))
 	}
-	for _, d := range want.DependsOn {
-		p.visit(a, d.Service)
+	for _, d := range s.want.DependsOn {
+		p.visit(a, a.service(d.Service))
 	}
-	if owner := want.Spec.NetworkOwner(); want.Running && !p.joins(a, name, owner) {
-		p.decline("start of "+a.label()+"/"+name, owner+", whose network it uses, does not run")
-		want.Running = false
-		a.want.Services = maps.Clone(a.want.Services)
-		a.want.Services[name] = want
+	if owner != "" && s.want.Running && !p.joins(a, s, a.service(owner)) {
+		p.decline("start of "+a.label()+"/"+s.name, owner+", whose network it uses, does not run")
+		s.want.Running = false
 	}
-	p.diffService(a, name)
+	p.diffService(a, s)
 }
 
-func (p *planner) diffService(a *appPlan, name string) {
-	want, wanted := a.want.Services[name]
-	have := a.have[name]
-	if wanted && p.handoverFailed(a, want, have) {
+func (p *planner) diffService(a *appPlan, s *servicePlan) {
+	if s.wanted && p.handoverFailed(a, s) {
 		return
 	}
 	good := -1
-	for i, c := range have {
-		if wanted && p.mismatch(a, c, want) == nil {
-			good = i
+	for i, c := range s.have {
+		if s.wanted && p.mismatch(a, c, s) == nil {
+			good, s.stays = i, c.ID
 			break
 		}
 	}
 	why := Reason{Cause: whyNotWanted}
-	if wanted {
-		why = p.replaceReason(a, have, want)
-		p.putOff(a, want, have, good)
-		a.strategies[name] = p.effective(a, want, have, good)
+	if s.wanted {
+		why = p.replaceReason(a, s)
+		p.putOff(a, s)
+		s.strategy = p.effective(a, s)
 	}
-	for i, c := range have {
+	for i, c := range s.have {
 		if i == good {
 			p.keep[c.Image] = true
-			a.stays[name] = c.ID
 			continue
 		}
 		reason := why
 		if good >= 0 {
-			reason = *p.mismatchOr(a, c, want, Reason{Cause: whyDuplicate})
+			reason = *p.mismatchOr(a, c, s, Reason{Cause: whyDuplicate})
 		}
-		p.retire(a, c, reason)
+		p.retire(a, s, c, reason)
 	}
-	if a.strategies[name] != "" && len(have) == 0 {
-		p.forgetImages(a, name)
+	if s.wanted && len(s.have) == 0 {
+		p.forgetImages(a, s)
 	}
 	switch {
-	case !wanted:
+	case !s.wanted:
 	case good < 0:
-		p.install(a, want, why)
+		p.install(a, s, why)
 	default:
-		p.adjust(a, have[good], want)
+		p.adjust(a, s, s.have[good])
 	}
-	if wanted && strategy.HandsOver(a.strategies[name]) {
-		p.handOver(a, want, have, good)
+	if s.wanted && strategy.HandsOver(s.strategy) {
+		p.handOver(a, s)
 	}
 }
 
-// containers sorts the containers of an app by service, the ones to keep first:
-// running before not, new before old.
-func containers(now state.AppNow) map[string][]state.Container {
-	out := map[string][]state.Container{}
-	for _, c := range now.Containers {
-		out[c.Service] = append(out[c.Service], c)
-	}
-	for _, cs := range out {
-		slices.SortStableFunc(cs, func(x, y state.Container) int {
-			if x.Up() != y.Up() {
-				if x.Up() {
-					return -1
-				}
-				return 1
+// keepFirst sorts the containers of a service: running before not, new before
+// old.
+func keepFirst(cs []state.Container) {
+	slices.SortStableFunc(cs, func(x, y state.Container) int {
+		if x.Up() != y.Up() {
+			if x.Up() {
+				return -1
 			}
-			return cmp.Or(cmp.Compare(y.Created, x.Created), cmp.Compare(y.ID, x.ID))
-		})
-	}
-	return out
+			return 1
+		}
+		return cmp.Or(cmp.Compare(y.Created, x.Created), cmp.Compare(y.ID, x.ID))
+	})
 }
 
 // mismatch says why a container cannot be the one that is wanted; nil: it can.
-func (p *planner) mismatch(a *appPlan, c state.Container, want state.Service) *Reason {
+func (p *planner) mismatch(a *appPlan, c state.Container, s *servicePlan) *Reason {
 	switch {
 	case c.Phase == state.Dead || c.Phase == state.Removing:
 		return &Reason{Cause: whyBroken}
 	case c.Hash == "":
-		return &Reason{Cause: whyUnknown, Changes: settings(c, want)}
-	case !p.runs(a, c, want):
-		return &Reason{Cause: whyImage, Changes: settings(c, want)}
-	case c.Hash != want.Hash:
-		return &Reason{Cause: whySettings, Changes: settings(c, want)}
+		return &Reason{Cause: whyUnknown, Changes: s.settings(c)}
+	case !p.runs(a, c, s):
+		return &Reason{Cause: whyImage, Changes: s.settings(c)}
+	case c.Hash != s.want.Hash:
+		return &Reason{Cause: whySettings, Changes: s.settings(c)}
 	}
 	for _, n := range c.Networks {
 		if why, gone := a.gone[n]; gone {
 			return &Reason{Cause: why}
 		}
 	}
-	if c.Phase == state.Created && !attached(c, want) {
+	if c.Phase == state.Created && !s.attached(c) {
 		return &Reason{Cause: whyBroken} // a crash between creation and the last connection
 	}
-	if owner := want.Spec.NetworkOwner(); owner != "" && c.NetworkOwner != a.stays[owner] {
+	if owner := s.want.Spec.NetworkOwner(); owner != "" && c.NetworkOwner != a.service(owner).stays {
 		return &Reason{Cause: whyOwner}
 	}
-	if want.Spec.UsesAPINetwork() && !c.API {
+	if s.want.Spec.UsesAPINetwork() && !c.API {
 		return &Reason{Cause: whyNoAPI}
 	}
 	return a.unwished(c)
 }
 
-func (p *planner) mismatchOr(a *appPlan, c state.Container, want state.Service, or Reason) *Reason {
-	if r := p.mismatch(a, c, want); r != nil {
+func (p *planner) mismatchOr(a *appPlan, c state.Container, s *servicePlan, or Reason) *Reason {
+	if r := p.mismatch(a, c, s); r != nil {
 		return r
 	}
 	return &or
@@ -141,25 +128,25 @@ func (p *planner) mismatchOr(a *appPlan, c state.Container, want state.Service, 
 
 // settings lists what differs between a container and what is wanted, as far as
 // its spec is still known.
-func settings(c state.Container, want state.Service) []state.Change {
-	if c.Spec == nil || c.Hash == want.Hash {
+func (s *servicePlan) settings(c state.Container) []state.Change {
+	if c.Spec == nil || c.Hash == s.want.Hash {
 		return nil
 	}
-	return state.Diff(*c.Spec, want.Spec)
+	return state.Diff(*c.Spec, s.want.Spec)
 }
 
 // runs reports whether the container was made from the wanted image. If the
 // engine knows no image of that name, it is the right one where the container
 // was made for this service of this very release.
-func (p *planner) runs(a *appPlan, c state.Container, want state.Service) bool {
-	if id, here := p.imageID(want.Image); here {
+func (p *planner) runs(a *appPlan, c state.Container, s *servicePlan) bool {
+	if id, here := p.imageID(s.want.Image); here {
 		return c.Image == id
 	}
-	return a.want.Commit != "" && c.Commit == a.want.Commit && c.ImageID == want.ImageID
+	return a.want.Commit != "" && c.Commit == a.want.Commit && c.ImageID == s.want.ImageID
 }
 
-func attached(c state.Container, want state.Service) bool {
-	for _, n := range want.Spec.AppNetworks() {
+func (s *servicePlan) attached(c state.Container) bool {
+	for _, n := range s.want.Spec.AppNetworks() {
 		if !slices.Contains(c.Networks, n) {
 			return false
 		}
@@ -169,27 +156,28 @@ func attached(c state.Container, want state.Service) bool {
 
 // replaceReason tells why a service needs a new container: what is wrong with
 // the best one it has.
-func (p *planner) replaceReason(a *appPlan, have []state.Container, want state.Service) Reason {
-	if len(have) == 0 {
+func (p *planner) replaceReason(a *appPlan, s *servicePlan) Reason {
+	if len(s.have) == 0 {
 		return Reason{Cause: whyNoContainer}
 	}
-	return *p.mismatchOr(a, have[0], want, Reason{Cause: whyReplaced})
+	return *p.mismatchOr(a, s.have[0], s, Reason{Cause: whyReplaced})
 }
 
+// put notes a step as a part of the service's update.
+func (s *servicePlan) put(ph strategy.Phase, k Key) { s.phases[ph] = append(s.phases[ph], k) }
+
 // retire stops and removes a container that has no place any more.
-func (p *planner) retire(a *appPlan, c state.Container, why Reason) {
+func (p *planner) retire(a *appPlan, s *servicePlan, c state.Container, why Reason) {
 	why.Changes = nil // the creation of its replacement tells them
-	remove := p.add(a, Remove{App: a.App, Service: c.Service, Container: c.ID}, rankRemove, why)
-	a.put(c.Service, strategy.Remove, remove)
+	remove := p.add(a, Remove{App: a.App, Service: s.name, Container: c.ID}, rankRemove, why)
+	s.put(strategy.Remove, remove)
 	if c.Up() {
-		stop := p.add(a, Stop{App: a.App, Service: c.Service, Container: c.ID}, rankStop, why)
+		stop := p.stop(a, s, c.ID, why)
 		for _, x := range Exclusive(c.Spec) {
 			p.freed[x] = append(p.freed[x], stop)
 		}
-		a.put(c.Service, strategy.Stop, stop)
-		a.old[c.Service] = append(a.old[c.Service], stop)
+		s.old = append(s.old, stop)
 		a.demand(stop, remove)
-		a.guarded = append(a.guarded, stop)
 	}
 	for _, n := range c.Networks {
 		a.users[n] = append(a.users[n], remove)
@@ -202,89 +190,102 @@ func (p *planner) retire(a *appPlan, c state.Container, why Reason) {
 	if usesAPI(c) {
 		p.apiLeavers = append(p.apiLeavers, remove)
 	}
-	p.frees[c.Image] = append(p.frees[c.Image], remove)
-	a.put(c.Service, strategy.Delete, RemoveImage{ID: c.Image}.Key())
+	gone := RemoveImage{ID: c.Image}.Key()
+	p.frees[gone] = append(p.frees[gone], remove)
+	s.put(strategy.Delete, gone)
 	if wish, ok := a.replace[c.ID]; ok {
 		a.ends(wish, remove)
 	}
 }
 
+// stop plans to stop a container, which needs the update locks.
+func (p *planner) stop(a *appPlan, s *servicePlan, container string, why Reason) Key {
+	k := p.add(a, Stop{App: a.App, Service: s.name, Container: container}, rankStop, why)
+	s.put(strategy.Stop, k)
+	a.guarded = append(a.guarded, k)
+	return k
+}
+
 // forgetImages lets the images of the last release go before the download of a
 // service whose old container is gone already, as far as no container uses them.
-func (p *planner) forgetImages(a *appPlan, service string) {
+func (p *planner) forgetImages(a *appPlan, s *servicePlan) {
+	if !strategy.Deletes(s.strategy) {
+		return
+	}
 	used := map[string]bool{}
 	for _, c := range a.now.Containers {
 		used[c.Image] = true
 	}
 	for _, ref := range a.now.Images {
 		if id, here := p.imageID(ref); here && !used[id] {
-			a.put(service, strategy.Delete, RemoveImage{ID: id}.Key())
+			s.put(strategy.Delete, RemoveImage{ID: id}.Key())
 		}
 	}
 }
 
 // install makes the container of a service that has none that fits.
-func (p *planner) install(a *appPlan, want state.Service, why Reason) {
-	create := p.add(a, Create{App: a.App, Commit: a.want.Commit, ReleaseID: a.want.ReleaseID, Service: want}, rankContainer, why)
-	a.put(want.Name, strategy.Create, create)
-	if id, here := p.imageID(want.Image); here {
+func (p *planner) install(a *appPlan, s *servicePlan, why Reason) {
+	create := p.add(a, Create{App: a.App, Commit: a.want.Commit, ReleaseID: a.want.ReleaseID, Service: s.want}, rankContainer, why)
+	s.put(strategy.Create, create)
+	if id, here := p.imageID(s.want.Image); here {
 		p.keep[id] = true
 	} else {
-		fetch := p.fetch(a, want)
-		a.put(want.Name, strategy.Fetch, fetch)
+		fetch := p.fetch(a, s)
+		s.put(strategy.Fetch, fetch)
 		a.demand(fetch, create)
 		if a.gate == "" {
 			a.gate = p.graph.add(vertex{gate: "all images of " + a.label(), key: Key("gate images " + a.UUID), rank: rankGate, why: Reason{Cause: whyTogether}})
 		}
 	}
-	for _, n := range want.Spec.AppNetworks() {
+	for _, n := range s.want.Spec.AppNetworks() {
 		for _, k := range a.fresh["network "+n] {
 			a.demand(k, create)
 		}
 	}
-	for _, v := range namedVolumes(want.Spec) {
+	for _, v := range namedVolumes(s.want.Spec) {
 		for _, k := range a.fresh["volume "+v] {
 			a.demand(k, create)
 		}
 	}
-	if want.Spec.UsesAPINetwork() {
+	if s.want.Spec.UsesAPINetwork() {
 		p.apiUsers = append(p.apiUsers, create)
 	}
-	owner := want.Spec.NetworkOwner()
-	if x, ok := a.want.Services[owner]; ok {
-		a.demand(Create{App: a.App, Service: x}.Key(), create)
+	if owner := a.service(s.want.Spec.NetworkOwner()); owner.wanted {
+		a.demand(Create{App: a.App, Service: owner.want}.Key(), create)
 	}
 	switch {
-	case a.later[want.Name]:
-		p.requireReboot(a, want, create)
-	case want.Running:
-		a.demand(create, p.start(a, want, "", Reason{Cause: why.Cause}))
+	case s.later:
+		p.requireReboot(a, s, create)
+	case s.want.Running:
+		a.demand(create, p.start(a, s, "", Reason{Cause: why.Cause}))
 	}
 }
 
 // joins reports whether a container can use the network of another service's:
 // "cannot join network of a non running container". One that runs may go on.
-func (p *planner) joins(a *appPlan, name, owner string) bool {
-	if owner == "" || a.starts[owner] != "" {
+func (p *planner) joins(a *appPlan, s, owner *servicePlan) bool {
+	if owner.start != "" {
 		return true
 	}
-	if !a.want.Services[owner].Running {
+	if !owner.want.Running {
 		return false
 	}
-	return slices.ContainsFunc(a.have[owner], func(c state.Container) bool { return c.ID == a.stays[owner] && c.Up() }) ||
-		slices.ContainsFunc(a.have[name], func(c state.Container) bool { return c.Up() && p.mismatch(a, c, a.want.Services[name]) == nil })
+	if c, ok := owner.stayer(); ok && c.Up() {
+		return true
+	}
+	return slices.ContainsFunc(s.have, func(c state.Container) bool { return c.Up() && p.mismatch(a, c, s) == nil })
 }
 
-func (p *planner) start(a *appPlan, want state.Service, container string, why Reason) Key {
-	needs := Exclusive(&want.Spec)
-	k := p.add(a, Start{App: a.App, Service: want.Name, Hash: want.Hash, Image: want.Image, Needs: needs, Joins: want.Spec.NetworkOwner(), Container: container}, rankStart, why)
-	a.put(want.Name, strategy.Start, k)
-	a.starts[want.Name] = k
+func (p *planner) start(a *appPlan, s *servicePlan, container string, why Reason) Key {
+	needs, joins := Exclusive(&s.want.Spec), s.want.Spec.NetworkOwner()
+	k := p.add(a, Start{App: a.App, Service: s.name, Hash: s.want.Hash, Image: s.want.Image, Needs: needs, Joins: joins, Container: container}, rankStart, why)
+	s.put(strategy.Start, k)
+	s.start = k
 	for _, x := range needs {
 		p.needed[x] = append(p.needed[x], k)
 	}
-	if owner := a.starts[want.Spec.NetworkOwner()]; owner != "" {
-		a.demand(owner, k)
+	if joins != "" {
+		a.demand(a.service(joins).start, k)
 	}
 	return k
 }
@@ -292,29 +293,20 @@ func (p *planner) start(a *appPlan, want state.Service, container string, why Re
 // adjust changes what can be changed about a container that fits. A container
 // that ran and ended by itself stays as it is: that is its restart policy's
 // business.
-func (p *planner) adjust(a *appPlan, c state.Container, want state.Service) {
-	if name := state.ContainerName(want.Name, want.ImageID, a.want.ReleaseID, a.want.Commit); c.Name != name {
-		k := p.add(a, Rename{App: a.App, Service: want.Name, Container: c.ID, Name: name}, rankRemove, Reason{Cause: whyRelease})
-		a.put(want.Name, strategy.Stop, k) // a release shows only when its images are here
-		a.guarded = append(a.guarded, k)
-		for _, other := range a.have[want.Name] {
-			if other.Name == name {
-				a.demand(Remove{App: a.App, Service: want.Name, Container: other.ID}.Key(), k)
-			}
-		}
+func (p *planner) adjust(a *appPlan, s *servicePlan, c state.Container) {
+	if name := state.ContainerName(s.name, s.want.ImageID, a.want.ReleaseID, a.want.Commit); c.Name != name {
+		p.rename(a, s, c, name)
 	}
 	wish, asking := a.begin[c.ID]
 	var why Reason
 	switch {
-	case !want.Running && c.Up():
-		stop := p.add(a, Stop{App: a.App, Service: want.Name, Container: c.ID}, rankStop, a.stopReason(want.Name))
-		a.put(want.Name, strategy.Stop, stop)
-		a.guarded = append(a.guarded, stop)
+	case !s.want.Running && c.Up():
+		p.stop(a, s, c.ID, a.stopReason(s.name))
 		return
-	case !want.Running || c.Up():
+	case !s.want.Running || c.Up():
 		return
-	case a.later[want.Name]:
-		p.requireReboot(a, want, "")
+	case s.later:
+		p.requireReboot(a, s, "")
 		return
 	case c.Phase == state.Created:
 		why = Reason{Cause: whyNeverRan}
@@ -329,8 +321,21 @@ func (p *planner) adjust(a *appPlan, c state.Container, want state.Service) {
 	default:
 		return
 	}
-	k := p.start(a, want, c.ID, why)
+	k := p.start(a, s, c.ID, why)
 	if asking {
 		a.ends(wish, k)
+	}
+}
+
+// rename shows a new release on a container that stays: when its images are
+// here, and when the locks allow a change.
+func (p *planner) rename(a *appPlan, s *servicePlan, c state.Container, name string) {
+	k := p.add(a, Rename{App: a.App, Service: s.name, Container: c.ID, Name: name}, rankRemove, Reason{Cause: whyRelease})
+	s.put(strategy.Stop, k)
+	a.guarded = append(a.guarded, k)
+	for _, other := range s.have {
+		if other.Name == name {
+			a.demand(Remove{App: a.App, Service: s.name, Container: other.ID}.Key(), k)
+		}
 	}
 }

@@ -101,3 +101,8 @@ const HandoverTimeout = time.Minute
 func HandsOver(name string) bool {
 	return slices.ContainsFunc(All[name], func(e Edge) bool { return e.First == Handover })
 }
+
+// Deletes reports whether a strategy deletes the old image before the download.
+func Deletes(name string) bool {
+	return slices.ContainsFunc(All[name], func(e Edge) bool { return e.First == Delete })
+}
