@@ -21,6 +21,12 @@ type Supervisor interface {
 	Plan(ctx context.Context, document []byte) (any, error)
 	// Snapshot is everything that a plan can be made from elsewhere.
 	Snapshot(ctx context.Context) (any, error)
+	// Explain says why a service, SERVICE or APP/SERVICE, was restarted, and
+	// why it does not update.
+	Explain(service string) (any, error)
+	// Request takes a wish beside the target, a JSON document: it is written
+	// down when Request returns, and done after.
+	Request(ctx context.Context, document []byte) (any, error)
 }
 
 // ControlConfig connects the socket with the supervisor.
@@ -61,6 +67,19 @@ func (c *control) planFor(w http.ResponseWriter, r *http.Request, body []byte) {
 
 func (c *control) snapshot(w http.ResponseWriter, r *http.Request, _ []byte) {
 	respond(w)(c.s.Snapshot(r.Context()))
+}
+
+func (c *control) explain(w http.ResponseWriter, r *http.Request, _ []byte) {
+	service := r.URL.Query().Get("service")
+	if service == "" {
+		problem(w, state.Classify(state.ClassInvalid, errors.New("name a service: /v3/explain?service=APP/SERVICE")))
+		return
+	}
+	respond(w)(c.s.Explain(service))
+}
+
+func (c *control) request(w http.ResponseWriter, r *http.Request, body []byte) {
+	respond(w)(c.s.Request(r.Context(), body))
 }
 
 func respond(w http.ResponseWriter) func(any, error) {

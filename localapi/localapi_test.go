@@ -295,6 +295,12 @@ func (a answers) Plan(_ context.Context, doc []byte) (any, error) {
 
 func (a answers) Snapshot(context.Context) (any, error) { return make(chan int), a.err }
 
+func (a answers) Explain(service string) (any, error) { return map[string]string{"of": service}, a.err }
+
+func (a answers) Request(_ context.Context, doc []byte) (any, error) {
+	return map[string]string{"asked": string(doc)}, a.err
+}
+
 func TestControl(t *testing.T) {
 	s := httptest.NewServer(Control(ControlConfig{Supervisor: answers{}}))
 	defer s.Close()
@@ -309,6 +315,11 @@ func TestControl(t *testing.T) {
 		{"POST", "/v3/plan", "", 400, `{"class":"invalid","error":"invalid: the request has no body; it must be a target document"}`},
 		{"POST", "/v3/plan", strings.Repeat("x", planLimit+1), 400, `{"class":"invalid","error":"invalid: request entity too large"}`},
 		{"GET", "/v3/snapshot", "", 503, `{"status":"failed","message":"the answer cannot be encoded"}`},
+		{"GET", "/v3/explain?service=shop%2Fweb", "", 200, `{"of":"shop/web"}`},
+		{"GET", "/v3/explain", "", 400, `{"class":"invalid","error":"invalid: name a service: /v3/explain?service=APP/SERVICE"}`},
+		{"POST", "/v3/intents", "{wish}", 200, `{"asked":"{wish}"}`},
+		{"POST", "/v3/intents", strings.Repeat("x", intentLimit+1), 400, `{"class":"invalid","error":"invalid: request entity too large"}`},
+		{"GET", "/v3/intents", "", 404, ""},
 		{"GET", "/ping", "", 404, ""},
 	} {
 		code, body, _ := call(t, c.method, s.URL+c.path, c.body)

@@ -15,6 +15,8 @@ type route struct {
 const (
 	bodyLimit = 10_000_000 // as balena's clients expect
 	planLimit = 16 << 20   // a target document
+
+	intentLimit = 64 << 10 // a wish beside the target
 )
 
 // routes are those of the device API.
@@ -34,5 +36,7 @@ func (c *control) routes() []route {
 		{"GET", "/v3/plan", false, 0, c.plan},
 		{"POST", "/v3/plan", false, planLimit, c.planFor},
 		{"GET", "/v3/snapshot", false, 0, c.snapshot},
+		{"GET", "/v3/explain", false, 0, c.explain},
+		{"POST", "/v3/intents", false, intentLimit, c.request},
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"deckhand/localapi"
 	"deckhand/reconcile"
 	"deckhand/state"
+	"deckhand/state/store"
 	"deckhand/target"
 	"deckhand/uplink"
 	"deckhand/version"
@@ -69,16 +70,37 @@ func (s *Supervisor) api(open bool) http.Handler {
 	})
 }
 
-// update asks the cloud for news now; without a cloud it tries again what failed.
+// update asks the cloud for news now; without a cloud it tries again what
+// failed. With force, update locks are broken until that update is done.
 func (s *Supervisor) update(force, cancel bool) {
 	s.mu.Lock()
 	p := s.poller
 	s.mu.Unlock()
+	if force {
+		s.forceOnce()
+	}
 	if p == nil {
-		s.runner.Retry()
+		s.retry("")
 		return
 	}
 	p.Trigger(uplink.Trigger{Force: force, Cancel: cancel})
+}
+
+// forceOnce allows to break every update lock for one update, in place of no
+// longer permission.
+func (s *Supervisor) forceOnce() {
+	now := s.device.Now()
+	for _, o := range s.device.permissions() {
+		if o.App == "" && !o.Once && (o.Until.IsZero() || now.Before(o.Until)) {
+			return
+		}
+	}
+	o := store.Override{Override: state.Override{By: "a forced update", Until: now.Add(forceFor).UTC()}, Once: true}
+	if err := s.device.allow(o); err != nil {
+		s.cfg.Log.Warn().Err(err).Msg("cannot write down that the update is forced; locks hold")
+		return
+	}
+	s.journal.wish(RequestOverride, "", nil, o.By, "update locks may be broken until the update is done")
 }
 
 // serveAPI serves the device API until ctx ends. A taken port is no reason to
@@ -166,21 +188,51 @@ type answers struct{ s *Supervisor }
 // Status implements localapi.Supervisor.
 func (a answers) Status() any {
 	v := view(a.s.runner.Status())
-	config := a.s.values()
-	v.Version, v.Device = version.Version, config.UUID
+	v.Version, v.Device, v.Cloud = version.Version, a.s.values().UUID, a.s.cloudView()
 	a.s.mu.Lock()
 	defer a.s.mu.Unlock()
 	v.Name = a.s.name
 	if i := a.s.info; i.Name != "" {
 		v.Engine = fmt.Sprintf("%s %s, API %s", i.Name, i.Version, i.APIVersion)
 	}
-	if config.Managed() || a.s.file == nil {
-		v.Cloud = &Cloud{Endpoint: config.APIEndpoint, Provisioned: config.Provisioned(), Problem: a.s.trouble}
-		if a.s.poller != nil {
-			v.Cloud.LastPoll = a.s.poller.LastSuccess()
-		}
-	}
 	return v
+}
+
+// cloudView is how the device stands with its cloud; nil: none is configured.
+func (s *Supervisor) cloudView() *Cloud {
+	config := s.values()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !config.Managed() && s.file != nil {
+		return nil
+	}
+	c := &Cloud{Endpoint: config.APIEndpoint, Provisioned: config.Provisioned(), Problem: s.trouble}
+	if s.poller != nil {
+		c.LastPoll = s.poller.LastSuccess()
+	}
+	return c
+}
+
+// Explain implements localapi.Supervisor.
+func (a answers) Explain(service string) (any, error) {
+	st := a.s.runner.Status()
+	if st.Looked.IsZero() && st.Err == nil {
+		return nil, state.Classify(state.ClassEngine, errNothingYet)
+	}
+	past, err := a.s.journal.past()
+	if err != nil {
+		a.s.cfg.Log.Warn().Err(err).Msg("cannot read what happened; the explanation goes without")
+	}
+	return explain(service, inquiry{status: st, past: past, cloud: a.s.cloudView(), now: a.s.device.Now(), differ: a.s.device.differencesOf})
+}
+
+// Request implements localapi.Supervisor.
+func (a answers) Request(ctx context.Context, document []byte) (any, error) {
+	r, err := readRequest(document)
+	if err != nil {
+		return nil, err
+	}
+	return a.s.Request(ctx, r)
 }
 
 // Plan implements localapi.Supervisor.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"regexp"
 
@@ -45,12 +46,14 @@ func (a Apply) Run(ctx context.Context, want state.Target) error {
 	if err != nil {
 		return err
 	}
+	want = withoutReboots(want)
+	d.use(want)
 	if err := d.learn(want, w); err != nil {
 		return fmt.Errorf("remember the target: %w", err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	r := run.New(run.Config{Device: d, Memory: memory{d.store, a.Log}, Log: a.Log, Event: a.Event})
+	r := run.New(run.Config{Device: d, Memory: memory{d.Store, a.Log}, Log: a.Log, Event: a.Event})
 	r.SetTarget(want)
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
@@ -66,7 +69,24 @@ func (a Apply) Plan(ctx context.Context, want state.Target) (reconcile.Plan, err
 		return reconcile.Plan{}, err
 	}
 	defer closing()
+	want = withoutReboots(want)
+	d.use(want)
 	return planOnce(ctx, d, want)
+}
+
+// withoutReboots is a target whose services start at once: this command never
+// restarts the machine that it runs on.
+func withoutReboots(t state.Target) state.Target {
+	t.Apps = maps.Clone(t.Apps)
+	for uuid, a := range t.Apps {
+		a.Services = maps.Clone(a.Services)
+		for name, s := range a.Services {
+			s.RequiresReboot = false
+			a.Services[name] = s
+		}
+		t.Apps[uuid] = a
+	}
+	return t
 }
 
 func (a Apply) open() (*device, func(), error) {
@@ -95,7 +115,7 @@ func (a Apply) open() (*device, func(), error) {
 		_ = s.Close()
 		_ = lock.Release()
 	}
-	d, err := newDevice(e, s, a.Log)
+	d, err := newDevice(deviceConfig{Engine: e, Store: s, Log: a.Log})
 	if err != nil {
 		closing()
 		return nil, nil, err

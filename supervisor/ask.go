@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -56,6 +57,23 @@ func (a Ask) Plan(ctx context.Context, document []byte) (PlanAnswer, error) {
 func (a Ask) Snapshot(ctx context.Context) (Snapshot, error) {
 	var s Snapshot
 	return s, a.get(ctx, http.MethodGet, "/v3/snapshot", nil, &s)
+}
+
+// Explain asks why a service, SERVICE or APP/SERVICE, was restarted and why it
+// does not update.
+func (a Ask) Explain(ctx context.Context, service string) (Explanation, error) {
+	var e Explanation
+	return e, a.get(ctx, http.MethodGet, "/v3/explain?service="+url.QueryEscape(service), nil, &e)
+}
+
+// Request puts a wish to the supervisor. It is written down when Request returns.
+func (a Ask) Request(ctx context.Context, r Request) (Accepted, error) {
+	var done Accepted
+	body, err := json.Marshal(r)
+	if err != nil {
+		return done, fmt.Errorf("ask the supervisor: %w", err)
+	}
+	return done, a.get(ctx, http.MethodPost, "/v3/intents", body, &done)
 }
 
 // Healthy asks whether the supervisor is well.

@@ -79,7 +79,7 @@ func (s *Supervisor) cloud(ctx context.Context) {
 			s.setTrouble(nil)
 			return s.accept(ctx, body, etag)
 		},
-		OnTrigger: func(uplink.Trigger) { s.runner.Retry() },
+		OnTrigger: func(uplink.Trigger) { s.retry("") },
 		OnError: func(err error, next time.Duration) {
 			s.setTrouble(err)
 			s.cfg.Log.Warn().Err(err).Str("class", string(state.ClassOf(err))).Dur("next", next).Msg("cannot get the target state")

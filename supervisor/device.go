@@ -2,13 +2,15 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"sync"
+	"time"
 
 	"github.com/rs/zerolog"
 
+	"deckhand/files"
+	"deckhand/locks"
 	"deckhand/reconcile"
 	"deckhand/state"
 	"deckhand/state/store"
@@ -19,214 +21,229 @@ type containerEngine interface {
 	Observe(ctx context.Context) (state.World, error)
 	Do(ctx context.Context, s reconcile.Step, progress func(done, total int64)) error
 	Watch(ctx context.Context) <-chan struct{}
+	// Differences compares a container that another supervisor made with the
+	// one that we would make.
+	Differences(ctx context.Context, container string, s reconcile.Create) ([]state.Change, error)
 }
 
-// device is the engine together with what the store remembers: commits, applied
-// specs, images that are ours, containers that we stopped. What a step makes
-// worth remembering is written before the engine is asked, so that a crash in
-// between leaves nothing that we do not know.
+// lockFolder is the part of package locks that a device needs.
+type lockFolder interface {
+	Observe(ctx context.Context) ([]locks.UpdateLock, error)
+	Take(ctx context.Context, appID int64, services []string, force bool) error
+	Release(ctx context.Context, appID int64) error
+	Clean(ctx context.Context, known func(appID int64) bool) error
+	Watch(ctx context.Context) <-chan struct{}
+}
+
+// fileFolder is the part of package files that a device needs.
+type fileFolder interface {
+	Write(appID int64, service, hash string, list []state.File) error
+	Remove(appID int64, service, hash string) error
+	List() ([]files.Entry, error)
+}
+
+// machine is the part of package hostapp that a device needs.
+type machine interface {
+	Boot() (int64, error)
+	Pending() (bool, error)
+	Require() error
+	Reboot(ctx context.Context) error
+}
+
+// deviceConfig says what a device is made of.
+type deviceConfig struct {
+	Engine  containerEngine
+	Store   *store.Store
+	Locks   lockFolder // nil: nobody can hold a lock
+	Files   fileFolder // nil: no service may have secrets or configs
+	Machine machine    // nil: it is never rebooted
+	Now     func() time.Time
+	Log     zerolog.Logger
+}
+
+// device is the engine together with what the store remembers and what the host
+// knows. What a step makes worth remembering is written before the effect where
+// forgetting it would lose something, and behind it where to remember it too
+// early would.
+//
+//	remember.go  images, specs, marks, hand-overs: the bookkeeping of steps
+//	guard.go     update locks and permissions to break them
+//	wishes.go    intents
+//	adopt.go     what another supervisor made
+//	host.go      secrets, configs, reboots
 type device struct {
-	engine containerEngine
-	store  *store.Store
-	log    zerolog.Logger
+	deviceConfig
 
-	mu      sync.Mutex
-	commits map[string]store.Committed
-	specs   map[string]state.Spec
-	images  map[string]bool
-	halted  map[string]bool
-	adopt   bool // the store was lost: take over the images of our containers
+	mu        sync.Mutex
+	want      state.Target // the target in force
+	wanted    bool         // there is one
+	commits   map[string]store.Committed
+	specs     map[string]state.Spec
+	images    map[string]bool
+	halted    map[string]bool
+	intents   map[string]state.Intent
+	overrides map[string]store.Override
+	handovers map[string]state.Handover
+	adopted   map[string]string      // container ID → hash of the spec it matches
+	differs   map[string]differences // container ID → why it does not
+	adopt     bool                   // the store was lost: take over the images of our containers
+	stops     stops
+	said      map[string]bool // what was logged once
 }
 
-func newDevice(e containerEngine, s *store.Store, log zerolog.Logger) (*device, error) {
-	d := &device{engine: e, store: s, log: log, images: map[string]bool{}, adopt: s.Recovered() != ""}
-	var err error
-	if d.commits, err = s.Commits.All(); err != nil {
-		return nil, err
+func newDevice(c deviceConfig) (*device, error) {
+	if c.Now == nil {
+		c.Now = time.Now
 	}
-	if d.specs, err = s.Specs.All(); err != nil {
-		return nil, err
+	d := &device{
+		deviceConfig: c, images: map[string]bool{}, intents: map[string]state.Intent{}, overrides: map[string]store.Override{},
+		differs: map[string]differences{}, adopt: c.Store.Recovered() != "", stops: newStops(), said: map[string]bool{},
 	}
-	if d.halted, err = s.Halted.All(); err != nil {
-		return nil, err
-	}
-	refs, err := s.Images.All()
+	return d, d.load()
+}
+
+// load reads what is remembered.
+func (d *device) load() error {
+	var errs [8]error
+	var refs []string
+	var intents []state.Intent
+	var overrides []store.Override
+	d.commits, errs[0] = d.Store.Commits.All()
+	d.specs, errs[1] = d.Store.Specs.All()
+	d.halted, errs[2] = d.Store.Halted.All()
+	d.handovers, errs[3] = d.Store.Handovers.All()
+	d.adopted, errs[4] = d.Store.Adopted.All()
+	refs, errs[5] = d.Store.Images.All()
+	intents, errs[6] = d.Store.Intents.All()
+	overrides, errs[7] = d.Store.Overrides.All()
 	for _, r := range refs {
 		d.images[r] = true
 	}
-	return d, err
+	for _, i := range intents {
+		d.intents[i.ID] = i
+	}
+	for _, o := range overrides {
+		d.overrides[o.App] = o
+	}
+	return errors.Join(errs[:]...)
 }
 
-// Watch implements run.Device.
-func (d *device) Watch(ctx context.Context) <-chan struct{} { return d.engine.Watch(ctx) }
+// Watch implements run.Device: it hints at changes of the engine and of locks.
+func (d *device) Watch(ctx context.Context) <-chan struct{} {
+	if d.Locks == nil {
+		return d.Engine.Watch(ctx)
+	}
+	return merge(ctx, d.Engine.Watch(ctx), d.Locks.Watch(ctx))
+}
+
+// merge passes the hints of both on until ctx ends.
+func merge(ctx context.Context, a, b <-chan struct{}) <-chan struct{} {
+	out := make(chan struct{}, 1)
+	go func() {
+		defer close(out)
+		for a != nil || b != nil {
+			open := true
+			select {
+			case <-ctx.Done():
+				return
+			case _, open = <-a:
+				if !open {
+					a = nil
+				}
+			case _, open = <-b:
+				if !open {
+					b = nil
+				}
+			}
+			if open {
+				select {
+				case out <- struct{}{}:
+				default: // one hint is as good as two
+				}
+			}
+		}
+	}()
+	return out
+}
 
 // Observe implements run.Device.
 func (d *device) Observe(ctx context.Context) (state.World, error) {
-	w, err := d.engine.Observe(ctx)
+	since := d.stopsSeen()
+	w, err := d.Engine.Observe(ctx)
 	if err != nil {
 		return w, err
 	}
+	if w.Apps == nil {
+		w.Apps = map[string]state.AppNow{}
+	}
+	d.adoptContainers(ctx, w)
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.adopt {
-		d.adoptImages(w)
+	d.recall(&w, since)
+	apps := d.appsByID(w)
+	d.mu.Unlock()
+	if err := d.observeLocks(ctx, &w, apps); err != nil {
+		return w, err
 	}
-	for uuid, a := range w.Apps {
-		for i := range a.Containers {
-			c := &a.Containers[i]
-			c.Halted = d.halted[c.ID]
-			if spec, known := d.specs[c.Hash]; known {
-				c.Spec = &spec
-			}
-		}
-		w.Apps[uuid] = a
-	}
-	for uuid, release := range d.commits {
-		a := w.Apps[uuid]
-		a.UUID, a.Commit, a.Images = uuid, release.Commit, release.Images
-		w.Apps[uuid] = a
-	}
-	for id, img := range w.Images {
-		img.Ours = d.images[id] || slices.ContainsFunc(img.Refs, func(r string) bool { return d.images[r] })
-		w.Images[id] = img
+	if err := d.observeHost(&w, apps); err != nil {
+		return w, err
 	}
 	return w, nil
 }
 
-// adoptImages makes the images of our containers ours again after the store was
-// lost: those that came by digest from a registry, as every release does.
-func (d *device) adoptImages(w state.World) {
-	d.adopt = false
-	for _, a := range w.Apps {
-		for _, c := range a.Containers {
-			for _, r := range w.Images[c.Image].Refs {
-				if state.Digest(r) == "" || state.Registry(r) == "" {
-					continue
-				}
-				d.images[r] = true
-				if err := d.store.Images.Put(r); err != nil {
-					d.log.Warn().Err(err).Str("image", r).Msg("cannot remember an image; it will not be cleared up")
-				}
-			}
-		}
-	}
-}
-
 // Do implements run.Device.
 func (d *device) Do(ctx context.Context, s reconcile.Step, progress func(done, total int64)) error {
-	if c, ok := s.(reconcile.Commit); ok {
-		return d.commit(c)
+	switch s := s.(type) {
+	case reconcile.Commit:
+		return remembered(s, d.commit(s))
+	case reconcile.Fulfil:
+		return remembered(s, d.forgetIntents(s.Intent))
+	case reconcile.TakeLocks:
+		return d.takeLocks(ctx, s)
+	case reconcile.ReleaseLocks:
+		return d.releaseLocks(ctx, s)
+	case reconcile.WriteFiles:
+		return d.writeFiles(s)
+	case reconcile.RemoveFiles:
+		return d.removeFiles(s)
+	case reconcile.RequireReboot:
+		return d.requireReboot(s)
+	case reconcile.Reboot:
+		return d.reboot(ctx)
+	case reconcile.Fetch, reconcile.RemoveImage, reconcile.CreateNetwork, reconcile.RemoveNetwork, reconcile.CreateVolume,
+		reconcile.RemoveVolume, reconcile.CreateAPINetwork, reconcile.Create, reconcile.Start, reconcile.Await,
+		reconcile.Handover, reconcile.Stop, reconcile.Remove, reconcile.Rename:
 	}
 	if err := d.before(s); err != nil {
-		return fmt.Errorf("remember %s: %w", s.Title(), state.Classify(state.ClassSpace, err))
+		return remembered(s, err)
 	}
-	if err := d.engine.Do(ctx, s, progress); err != nil {
-		return err
+	err := d.Engine.Do(ctx, s, progress)
+	if err != nil {
+		return errors.Join(err, remembered(s, d.failed(ctx, s, err)))
 	}
 	if err := d.after(s); err != nil {
-		d.log.Warn().Err(err).Msg("cannot forget what is gone")
+		return remembered(s, err)
 	}
+	d.forget(s)
 	return nil
 }
 
-func (d *device) commit(c reconcile.Commit) error {
-	release := store.Committed{Commit: c.Commit, Images: c.Images}
-	err := error(nil)
-	if c.Commit == "" {
-		err = d.store.Commits.Remove(c.App.UUID)
-	} else {
-		err = d.store.Commits.Put(c.App.UUID, release)
+// remembered is the error of a step whose bookkeeping failed: the disk is full,
+// most often. The step is tried again; twice is safe.
+func remembered(s reconcile.Step, err error) error {
+	if err == nil {
+		return nil
 	}
-	if err != nil {
-		return fmt.Errorf("remember release %s: %w", c.Commit, state.Classify(state.ClassSpace, err))
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.commits[c.App.UUID] = release
-	if c.Commit == "" {
-		delete(d.commits, c.App.UUID)
-	}
-	return nil
+	return fmt.Errorf("remember %s: %w", s.Title(), state.Classify(state.ClassSpace, err))
 }
 
-func (d *device) before(s reconcile.Step) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	switch s := s.(type) {
-	case reconcile.Fetch:
-		d.images[s.Image] = true
-		return d.store.Images.Put(s.Image)
-	case reconcile.Create:
-		if _, known := d.specs[s.Service.Hash]; known {
-			return nil
-		}
-		if err := d.store.Specs.Put(s.Service.Hash, s.Service.Spec); err != nil {
-			return err // not known before it is on the disk
-		}
-		d.specs[s.Service.Hash] = s.Service.Spec
-	case reconcile.Stop:
-		d.halted[s.Container] = true
-		return d.store.Halted.Put(s.Container)
-	case reconcile.RemoveImage:
-		// When the engine ends half way, the image has lost its names and is
-		// still there.
-		d.images[s.ID] = true
-		return d.store.Images.Put(s.ID)
-	case reconcile.CreateNetwork, reconcile.RemoveNetwork, reconcile.CreateVolume,
-		reconcile.Start, reconcile.Await, reconcile.Remove, reconcile.Rename, reconcile.Commit,
-		reconcile.RemoveVolume, reconcile.CreateAPINetwork, reconcile.Handover, reconcile.Fulfil, reconcile.TakeLocks,
-		reconcile.ReleaseLocks, reconcile.WriteFiles, reconcile.RemoveFiles, reconcile.RequireReboot, reconcile.Reboot:
+// once is true the first time; the lock is held.
+func (d *device) once(what string) bool {
+	if d.said[what] {
+		return false
 	}
-	return nil
-}
-
-func (d *device) after(s reconcile.Step) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	switch s := s.(type) {
-	case reconcile.RemoveImage:
-		names := append(slices.Clone(s.Refs), s.ID)
-		for _, n := range names {
-			delete(d.images, n)
-		}
-		return d.store.Images.Remove(names...)
-	case reconcile.Start:
-		delete(d.halted, s.Container)
-		return d.store.Halted.Remove(s.Container)
-	case reconcile.Remove:
-		delete(d.halted, s.Container)
-		return d.store.Halted.Remove(s.Container)
-	case reconcile.Fetch, reconcile.CreateNetwork, reconcile.RemoveNetwork, reconcile.CreateVolume,
-		reconcile.Create, reconcile.Await, reconcile.Stop, reconcile.Rename, reconcile.Commit,
-		reconcile.RemoveVolume, reconcile.CreateAPINetwork, reconcile.Handover, reconcile.Fulfil, reconcile.TakeLocks,
-		reconcile.ReleaseLocks, reconcile.WriteFiles, reconcile.RemoveFiles, reconcile.RequireReboot, reconcile.Reboot:
+	if len(d.said) > 1000 {
+		clear(d.said)
 	}
-	return nil
-}
-
-// learn remembers the specs of a target in one write and forgets those that
-// neither it nor a container needs.
-func (d *device) learn(t state.Target, w state.World) error {
-	wanted, keep := map[string]state.Spec{}, map[string]bool{}
-	for _, a := range t.Apps {
-		for _, s := range a.Services {
-			wanted[s.Hash], keep[s.Hash] = s.Spec, true
-		}
-	}
-	for _, a := range w.Apps {
-		for _, c := range a.Containers {
-			keep[c.Hash] = true
-		}
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if err := d.store.Specs.PutAll(wanted); err != nil {
-		return err
-	}
-	maps.Copy(d.specs, wanted)
-	if w.Apps == nil {
-		return nil // nobody has looked yet: containers may need what looks unused
-	}
-	maps.DeleteFunc(d.specs, func(h string, _ state.Spec) bool { return !keep[h] })
-	return d.store.Specs.Prune(keep)
+	d.said[what] = true
+	return true
 }

@@ -6,8 +6,6 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/rs/zerolog"
-
 	"deckhand/reconcile"
 	"deckhand/state"
 	"deckhand/state/store"
@@ -31,6 +29,10 @@ func (e *brokenOff) Do(_ context.Context, s reconcile.Step, _ func(done, total i
 
 func (*brokenOff) Watch(context.Context) <-chan struct{} { return nil }
 
+func (*brokenOff) Differences(context.Context, string, reconcile.Create) ([]state.Change, error) {
+	return nil, errors.New("nobody asked for that")
+}
+
 // An image whose removal broke off is still ours, also after a restart: nobody
 // else would ever remove it.
 func TestHalfRemovedImageStaysOurs(t *testing.T) {
@@ -41,7 +43,7 @@ func TestHalfRemovedImageStaysOurs(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := &brokenOff{state.Image{ID: id, Refs: []string{ref}}}
-	d, err := newDevice(e, s, zerolog.Nop())
+	d, err := newDevice(deviceConfig{Engine: e, Store: s})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +67,7 @@ func TestHalfRemovedImageStaysOurs(t *testing.T) {
 		if s, err = store.Open(path, store.Options{}); err != nil {
 			t.Fatal(err)
 		}
-		if d, err = newDevice(e, s, zerolog.Nop()); err != nil {
+		if d, err = newDevice(deviceConfig{Engine: e, Store: s}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -88,7 +90,7 @@ func TestATargetBeforeTheFirstLookForgetsNoSpec(t *testing.T) {
 		t.Fatal(err)
 	}
 	running := state.World{Apps: map[string]state.AppNow{"a": {UUID: "a", Containers: []state.Container{{ID: "c", Hash: applied.Hash()}}}}}
-	d, err := newDevice(&brokenOff{}, s, zerolog.Nop())
+	d, err := newDevice(deviceConfig{Engine: &brokenOff{}, Store: s})
 	if err != nil {
 		t.Fatal(err)
 	}

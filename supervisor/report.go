@@ -29,16 +29,11 @@ func (s *Supervisor) report(ctx context.Context, client *uplink.Client, file *co
 }
 
 func (s *Supervisor) reportInput() report.Input {
-	st, v := s.runner.Status(), s.values()
-	in := report.Input{
-		Target: st.Target, World: st.World,
-		Facts: report.Facts{
-			UUID: v.UUID, SupervisorVersion: version.Version, OSVersion: s.host.OSName, OSVariant: s.host.Variant(),
-			MACAddress: report.MACAddresses("/sys/class/net"), IPAddress: addresses(), APIPort: s.apiPort(), APISecret: s.apiKey,
-		},
-	}
-	for _, r := range st.Running {
-		in.Running = append(in.Running, report.Running{Step: r.Node.Step, Done: r.Done, Total: r.Total})
+	v := s.values()
+	in := reportInput(s.runner.Status())
+	in.Facts = report.Facts{
+		UUID: v.UUID, SupervisorVersion: version.Version, OSVersion: s.host.OSName, OSVariant: s.host.Variant(),
+		MACAddress: report.MACAddresses("/sys/class/net"), IPAddress: addresses(), APIPort: s.apiPort(), APISecret: s.apiKey,
 	}
 	return in
 }

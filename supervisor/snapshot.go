@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"deckhand/reconcile"
@@ -17,8 +19,9 @@ import (
 )
 
 // Snapshot is everything a plan is made from. The values of environment
-// variables are replaced by digests that are equal exactly where the values
-// are, under a key nobody keeps: the plan stays the same, no secret leaves.
+// variables and the contents of files are replaced by digests that are equal
+// exactly where the values are, under a key nobody keeps: the plan stays the
+// same, no secret leaves.
 type Snapshot struct {
 	Deckhand string                          `json:"deckhand"` // version that took it
 	Taken    time.Time                       `json:"taken"`
@@ -49,13 +52,18 @@ func ReadSnapshot(path string) (Snapshot, error) {
 }
 
 func takeSnapshot(w state.World, t state.Target, failures map[reconcile.Key]state.Failure, now time.Time) Snapshot {
-	v := veil{key: make([]byte, 32)}
+	v := veil{key: make([]byte, 32), files: map[string]string{}}
 	_, _ = rand.Read(v.key) // never fails, see crypto/rand
-	return Snapshot{Deckhand: version.Version, Taken: now, World: v.world(w), Target: v.target(t), Failures: failures}
+	t = v.target(t)
+	w = v.world(w)
+	return Snapshot{Deckhand: version.Version, Taken: now, World: w, Target: t, Failures: v.failures(failures)}
 }
 
 // veil hides values.
-type veil struct{ key []byte }
+type veil struct {
+	key   []byte
+	files map[string]string // hash of files → hash of the hidden ones
+}
 
 func (v veil) hide(value string) string {
 	m := hmac.New(sha256.New, v.key)
@@ -71,7 +79,24 @@ func (v veil) spec(s state.Spec) state.Spec {
 	if s.Environment != nil {
 		s.Environment = env
 	}
+	if len(s.Files) > 0 {
+		was := state.FilesHash(s.Files)
+		s.Files = slices.Clone(s.Files)
+		for i, f := range s.Files {
+			s.Files[i].Content = []byte(v.hide(string(f.Content)))
+		}
+		v.files[was] = state.FilesHash(s.Files)
+	}
 	return s
+}
+
+// filesHash is what stands for the hash of files: short contents could be
+// guessed from theirs.
+func (v veil) filesHash(hash string) string {
+	if hidden, ok := v.files[hash]; ok {
+		return hidden
+	}
+	return v.hide(hash)
 }
 
 func (v veil) target(t state.Target) state.Target {
@@ -92,16 +117,40 @@ func (v veil) target(t state.Target) state.Target {
 func (v veil) world(w state.World) state.World {
 	apps := make(map[string]state.AppNow, len(w.Apps))
 	for uuid, a := range w.Apps {
-		cs := make([]state.Container, len(a.Containers))
+		a.Containers = slices.Clone(a.Containers)
 		for i, c := range a.Containers {
 			if c.Spec != nil {
 				s := v.spec(*c.Spec)
-				c.Spec = &s
+				a.Containers[i].Spec = &s
 			}
-			cs[i] = c
 		}
-		a.Containers = cs
 		apps[uuid] = a
 	}
-	return state.World{Apps: apps, Images: w.Images}
+	for uuid, a := range apps { // now that every spec was seen
+		a.Files = slices.Clone(a.Files)
+		for i, f := range a.Files {
+			a.Files[i].Hash = v.filesHash(f.Hash)
+		}
+		apps[uuid] = a
+	}
+	w.Apps = apps
+	return w
+}
+
+// failures writes the hidden hashes into the keys of steps about files.
+func (v veil) failures(all map[reconcile.Key]state.Failure) map[reconcile.Key]state.Failure {
+	out := make(map[reconcile.Key]state.Failure, len(all))
+	for k, f := range all {
+		for was, hidden := range v.files {
+			if rest, ok := strings.CutSuffix(string(k), " "+was); ok {
+				k = reconcile.Key(rest + " " + hidden)
+				break
+			}
+		}
+		out[k] = f
+	}
+	if all == nil {
+		return nil
+	}
+	return out
 }

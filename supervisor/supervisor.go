@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 
 	"deckhand/config"
 	"deckhand/engine"
+	"deckhand/files"
 	"deckhand/hostapp"
 	"deckhand/locks"
 	"deckhand/reconcile/run"
@@ -37,13 +39,14 @@ type Config struct {
 
 // Supervisor is a running supervisor.
 type Supervisor struct {
-	cfg    Config
-	store  *store.Store
-	engine *engine.Engine
-	device *device
-	runner *run.Runner
-	host   hostapp.Facts
-	apiKey string
+	cfg     Config
+	store   *store.Store
+	engine  *engine.Engine
+	device  *device
+	runner  *run.Runner
+	journal *journal
+	host    hostapp.Facts
+	apiKey  string
 
 	started time.Time
 
@@ -70,6 +73,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	defer s.close()
 	cfg.Log.Info().Str("version", version.Version).Str("engine", cfg.Engine).Str("data", cfg.DataDir).Msg("supervisor starting")
+	s.journal.begin(version.Version)
 	s.loadConfig()
 	s.restore(ctx)
 	g, ctx := errgroup.WithContext(ctx)
@@ -79,6 +83,7 @@ func Run(ctx context.Context, cfg Config) error {
 	g.Go(func() error { s.cloud(ctx); return nil })
 	g.Go(func() error { s.learnEngine(ctx); return nil })
 	g.Go(func() error { s.housekeeping(ctx); return nil })
+	g.Go(func() error { s.journal.run(ctx); return nil })
 	err = g.Wait()
 	cfg.Log.Info().Msg("supervisor stopped; containers go on")
 	return err
@@ -107,14 +112,21 @@ func open(cfg Config) (*Supervisor, error) {
 	if err != nil {
 		return nil, errors.Join(err, s.store.Close())
 	}
-	if s.device, err = newDevice(s.engine, s.store, cfg.Log); err != nil {
+	c := deviceConfig{Engine: s.engine, Store: s.store, Log: cfg.Log, Machine: hostapp.NewReboots(hostapp.RebootConfig{RunDir: cfg.RunDir, Root: cfg.HostRoot})}
+	if cfg.RunDir != "" {
+		c.Locks = locks.Open(locks.Config{RunDir: cfg.RunDir, Log: cfg.Log})
+		c.Files = files.Open(files.Config{RunDir: cfg.RunDir, Log: cfg.Log})
+	}
+	if s.device, err = newDevice(c); err != nil {
 		return nil, errors.Join(err, s.engine.Close(), s.store.Close())
 	}
-	s.runner = run.New(run.Config{Device: s.device, Memory: memory{s.store, cfg.Log}, Log: cfg.Log})
+	s.journal = newJournal(s.store.History, s.device.target, time.Now, cfg.Log)
+	s.runner = run.New(run.Config{Device: s.device, Memory: memory{s.store, cfg.Log}, Log: cfg.Log, Event: s.journal.event})
 	return s, nil
 }
 
 func (s *Supervisor) close() {
+	s.journal.flush() // the last steps have ended by now
 	if err := errors.Join(s.engine.Close(), s.store.Close()); err != nil {
 		s.cfg.Log.Warn().Err(err).Msg("cannot close cleanly")
 	}
@@ -175,6 +187,7 @@ func (s *Supervisor) restore(ctx context.Context) {
 		return
 	}
 	s.setName(t.Name)
+	s.device.use(t)
 	s.runner.RestoreTarget(t)
 	s.cfg.Log.Info().Time("accepted", last.AcceptedAt).Int("apps", len(t.Apps)).Msg("going on with the stored target")
 }
@@ -202,6 +215,11 @@ func (s *Supervisor) accept(ctx context.Context, doc []byte, etag string) error 
 		s.cfg.Log.Warn().Err(err).Msg("cannot tell the host OS about the configuration")
 	}
 	s.setName(t.Name)
+	s.journal.accepted(s.device.target(), t, "from "+cmp.Or(v.APIEndpoint, "the cloud"))
+	if err := s.device.retryHandovers(""); err != nil {
+		s.cfg.Log.Warn().Err(err).Msg("cannot forget failed hand-overs; they are not tried again yet")
+	}
+	s.device.use(t)
 	s.runner.SetTarget(t)
 	s.cfg.Log.Info().Int("apps", len(t.Apps)).Msg("new target")
 	return nil
@@ -229,21 +247,36 @@ func (s *Supervisor) learnEngine(ctx context.Context) {
 	s.info = info
 }
 
-// housekeeping gives memory back after start-up and after each update: what a
-// plan needs is garbage a second later.
+// housekeeping follows the loop: it notes what happens, and after each update it
+// writes that down, ends permissions that were given for the update, and gives
+// memory back, since what a plan needs is garbage a second later.
 func (s *Supervisor) housekeeping(ctx context.Context) {
 	busy := true
+	var looked time.Time
 	for {
 		changed := s.runner.Changed()
-		settled := s.runner.Status().Settled
-		if busy && settled {
+		st := s.runner.Status()
+		if st.Err != nil || st.Looked != looked { // not for every byte of a download
+			looked = st.Looked
+			s.journal.status(st)
+		}
+		if busy && st.Settled {
+			s.journal.flush()
+			s.endOnce()
 			debug.FreeOSMemory()
 		}
-		busy = !settled
+		busy = !st.Settled
 		select {
 		case <-changed:
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// endOnce takes back permissions to break locks that were given for one update.
+func (s *Supervisor) endOnce() {
+	if _, err := s.device.disallow(func(o store.Override) bool { return o.Once }); err != nil {
+		s.cfg.Log.Warn().Err(err).Msg("an update is done, and locks may still be broken")
 	}
 }

@@ -4,10 +4,12 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"deckhand/reconcile"
 	"deckhand/reconcile/run"
+	"deckhand/report"
 	"deckhand/state"
 )
 
@@ -23,6 +25,9 @@ type View struct {
 	Cloud    *Cloud               `json:"cloud,omitempty"` // nil: no cloud is configured
 	Apps     []AppView            `json:"apps"`
 	Waiting  []WaitView           `json:"waiting,omitempty"`
+	Requests []RequestView        `json:"requests,omitempty"`  // what people asked for and is not done, or goes on
+	Override []OverrideView       `json:"overrides,omitempty"` // permissions to break update locks, in force now
+	Reboot   bool                 `json:"reboot,omitempty"`    // the device has to restart
 	Declined []reconcile.Declined `json:"declined,omitempty"`
 }
 
@@ -61,41 +66,80 @@ type ServiceView struct {
 	Release  string `json:"release,omitempty"`
 	Progress *int   `json:"progress,omitempty"` // per cent of a download
 	Next     string `json:"next,omitempty"`     // the step it runs or waits for
+	Note     string `json:"note,omitempty"`     // why it does not run or update, if that is no step
 }
 
-// WaitView is a step that rests after a failure.
+// WaitView is a step that rests after a failure, or waits for a lock.
 type WaitView struct {
 	Step   string      `json:"step"`
 	Class  state.Class `json:"class"`
 	Text   string      `json:"text"`
 	Advice string      `json:"advice"`
-	Tries  int         `json:"tries"`
-	Until  time.Time   `json:"until"`
+	Holder string      `json:"holder,omitempty"` // of the lock
+	Since  time.Time   `json:"since,omitzero"`   // the lock is held
+	Tries  int         `json:"tries"`            // failures in a row
+	Until  time.Time   `json:"until,omitzero"`   // the next try; zero: when the lock is given up
+}
+
+// RequestView is what somebody asked for beside the target.
+type RequestView struct {
+	Kind     state.IntentKind `json:"kind"`
+	App      string           `json:"app"`
+	Services []string         `json:"services,omitempty"`
+	By       string           `json:"by"`
+	At       time.Time        `json:"at"`
+	Left     int              `json:"left"` // containers or volumes that it still has to reach
+}
+
+// OverrideView is a permission to break update locks.
+type OverrideView struct {
+	App   string    `json:"app,omitempty"` // empty: every app
+	By    string    `json:"by"`
+	Until time.Time `json:"until,omitzero"` // zero: until it is taken back
 }
 
 // view draws the apps and what they wait for.
 func view(s run.Status) View {
-	v := View{State: word(s), Looked: s.Looked, Declined: s.Plan.Declined, Apps: []AppView{}}
+	v := View{State: word(s), Looked: s.Looked, Declined: s.Plan.Declined, Reboot: s.World.RebootPending, Apps: []AppView{}}
 	if s.Err != nil {
 		v.Reason = s.Err.Error()
 	}
 	for _, w := range s.Plan.Waiting {
-		v.Waiting = append(v.Waiting, WaitView{w.Title, w.Class, w.Text, w.Class.Advice(), w.Tries, w.Until})
+		v.Waiting = append(v.Waiting, WaitView{
+			Step: w.Title, Class: w.Class, Text: w.Text, Advice: w.Class.Advice(), Holder: w.Holder, Since: w.Since, Tries: w.Tries, Until: w.Until,
+		})
 	}
-	uuids := map[string]bool{}
+	name := func(uuid string) string { return cmp.Or(s.Target.Apps[uuid].Name, uuid) }
+	for _, i := range s.World.Intents {
+		v.Requests = append(v.Requests, RequestView{Kind: i.Kind, App: name(i.App), Services: i.Services, By: i.By, At: i.At, Left: len(i.Left)})
+	}
+	for _, o := range s.World.Overrides {
+		v.Override = append(v.Override, OverrideView{App: name(o.App), By: o.By, Until: o.Until})
+	}
+	rows := map[string][]report.Row{} // by app
+	for _, r := range report.Rows(reportInput(s)) {
+		rows[r.AppUUID] = append(rows[r.AppUUID], r)
+	}
 	for u := range s.Target.Apps {
-		uuids[u] = true
-	}
-	for u, a := range s.World.Apps {
-		if len(a.Containers) > 0 {
-			uuids[u] = true
+		if rows[u] == nil {
+			rows[u] = []report.Row{} // an app without services is shown, too
 		}
 	}
-	for _, u := range slices.Sorted(maps.Keys(uuids)) {
-		v.Apps = append(v.Apps, viewApp(s, u))
+	for _, u := range slices.Sorted(maps.Keys(rows)) {
+		v.Apps = append(v.Apps, viewApp(s, u, rows[u]))
 	}
 	slices.SortStableFunc(v.Apps, func(a, b AppView) int { return cmp.Compare(a.Name, b.Name) })
 	return v
+}
+
+// reportInput is a status as the cloud hears of it, less what is said about the
+// device: people and the cloud get the same words for the same state.
+func reportInput(s run.Status) report.Input {
+	in := report.Input{Target: s.Target, World: s.World}
+	for _, r := range s.Running {
+		in.Running = append(in.Running, report.Running{Step: r.Node.Step, Done: r.Done, Total: r.Total})
+	}
+	return in
 }
 
 func word(s run.Status) string {
@@ -112,78 +156,83 @@ func word(s run.Status) string {
 	return StateApplying
 }
 
-func viewApp(s run.Status, uuid string) AppView {
+func viewApp(s run.Status, uuid string, rows []report.Row) AppView {
 	now, want := s.World.Apps[uuid], s.Target.Apps[uuid]
 	a := AppView{Name: cmp.Or(want.Name, uuid), UUID: uuid, Release: now.Commit, Target: want.Commit, Rejected: want.Rejected, Services: []ServiceView{}}
-	names := map[string]bool{}
-	for n := range want.Services {
-		names[n] = true
-	}
-	for _, c := range now.Containers {
-		names[c.Service] = true
-	}
-	for _, n := range slices.Sorted(maps.Keys(names)) {
-		a.Services = append(a.Services, viewService(s, uuid, n))
+	for _, name := range servicesOf(want, now) {
+		a.Services = append(a.Services, viewService(s, uuid, name, rows))
 	}
 	return a
 }
 
-// viewService shows the container that serves now: one that is up, else the newest.
-func viewService(s run.Status, uuid, name string) ServiceView {
+// viewService shows the container that serves now: one that is up, else the
+// newest. A service without one shows how far it is.
+func viewService(s run.Status, uuid, name string, rows []report.Row) ServiceView {
 	v := ServiceView{Name: name, Status: "none"}
-	var shown *state.Container
-	for i, c := range s.World.Apps[uuid].Containers {
-		if c.Service == name && (shown == nil || c.Up() || !shown.Up()) {
-			shown = &s.World.Apps[uuid].Containers[i]
-		}
-	}
-	if shown != nil {
-		v.Status, v.Health, v.Release = string(shown.Phase), shown.Health, shown.Commit
-	}
 	for _, r := range s.Running {
-		if !concerns(r.Node.Step, s.Target, uuid, name) {
-			continue
-		}
-		v.Next = r.Node.Step.Title()
-		if r.Total > 0 {
-			percent := int(100 * r.Done / r.Total)
-			v.Progress = &percent
+		if concerns(r.Node.Step, s.Target, uuid, name) {
+			v.Next = r.Node.Step.Title()
+			if r.Total > 0 {
+				percent := int(100 * r.Done / r.Total)
+				v.Progress = &percent
+			}
 		}
 	}
+	if r := shownRow(rows, name, s.World.Apps[uuid].Containers); r != nil {
+		v.Status, v.Release = strings.ToLower(string(r.Status)), r.Commit
+		if r.Container == "" {
+			v.Release = ""
+		}
+		for _, c := range s.World.Apps[uuid].Containers {
+			if c.ID == r.Container {
+				v.Health = c.Health
+			}
+		}
+	}
+	v.Note = note(s, uuid, name)
 	return v
 }
 
-// concerns reports whether a step is about a service.
-func concerns(step reconcile.Step, t state.Target, uuid, service string) bool {
-	is := func(a reconcile.App, name string) bool { return a.UUID == uuid && name == service }
-	switch x := step.(type) {
-	case reconcile.Fetch:
-		want, ok := t.Apps[uuid].Services[service]
-		return ok && state.SameImage(want.Image, x.Image)
-	case reconcile.Create:
-		return is(x.App, x.Service.Name)
-	case reconcile.Start:
-		return is(x.App, x.Service)
-	case reconcile.Await:
-		return is(x.App, x.Service)
-	case reconcile.Stop:
-		return is(x.App, x.Service)
-	case reconcile.Remove:
-		return is(x.App, x.Service)
-	case reconcile.Rename:
-		return is(x.App, x.Service)
-	case reconcile.Handover:
-		return is(x.App, x.Service)
-	case reconcile.WriteFiles:
-		return is(x.App, x.Service)
-	case reconcile.RemoveFiles:
-		return is(x.App, x.Service)
-	case reconcile.RequireReboot:
-		return is(x.App, x.Service)
-	case reconcile.RemoveImage, reconcile.CreateNetwork, reconcile.RemoveNetwork, reconcile.CreateVolume, reconcile.RemoveVolume,
-		reconcile.CreateAPINetwork, reconcile.TakeLocks, reconcile.ReleaseLocks, reconcile.Commit, reconcile.Fulfil, reconcile.Reboot:
+// shownRow picks the row of a service that people see.
+func shownRow(rows []report.Row, service string, containers []state.Container) *report.Row {
+	up := map[string]bool{}
+	for _, c := range containers {
+		up[c.ID] = c.Up()
 	}
-	return false
+	var shown *report.Row
+	for i, r := range rows {
+		switch {
+		case r.Service != service:
+		case shown == nil, up[r.Container], r.Container != "" && !up[shown.Container]:
+			shown = &rows[i]
+		}
+	}
+	return shown
+}
+
+// note says in a few words why a service does not run or update, where no step
+// would say so.
+func note(s run.Status, uuid, service string) string {
+	want, now := s.Target.Apps[uuid], s.World.Apps[uuid]
+	for _, i := range s.World.Intents {
+		if i.Kind == state.Stop && i.App == uuid && i.Commit == want.Commit && slices.Contains(i.Services, service) {
+			return "stopped for " + i.By
+		}
+	}
+	h, ok := now.Handovers[service]
+	w, wanted := want.Services[service]
+	switch {
+	case ok && h.Failed && h.Hash == w.Hash && state.SameImage(h.Image, w.Image):
+		return "the new container did not take over"
+	case wanted && !w.Running:
+		return "the target keeps it stopped"
+	}
+	for _, l := range now.UserLocks {
+		if l.Service == service {
+			return "it holds an update lock"
+		}
+	}
+	return ""
 }
 
 // PlanView is a plan in the three forms that "deckhand plan" prints.

@@ -16,6 +16,7 @@ import (
 	"syscall"
 
 	"deckhand/state"
+	"deckhand/supervisor"
 	"deckhand/version"
 )
 
@@ -31,6 +32,13 @@ const usage = `deckhand keeps every container of a device in the state its owner
   deckhand run                    supervise this device
   deckhand status                 apps, services and what they wait for
   deckhand plan                   what would be done now, and why; changes nothing
+  deckhand explain APP/SERVICE    why a service was restarted, and why it does not update
+  deckhand restart APP[/SERVICE]  replace containers by new ones
+  deckhand stop APP[/SERVICE]     stop services until they are started or a new release comes
+  deckhand start APP[/SERVICE]    start services that were stopped or have ended
+  deckhand purge APP              delete the volumes of an app with the data in them
+  deckhand override [APP]         break update locks for a while
+  deckhand retry                  ask the cloud now, and try again what failed
   deckhand apply COMPOSE_FILE     bring up a compose file without any cloud
   deckhand snapshot               what plans are made from, as one file
   deckhand health                 exit 0 if the supervisor is healthy
@@ -51,6 +59,13 @@ func commands() []command {
 		{"run", "", "supervise this device", runCommand},
 		{"status", "", "show apps, services and what they wait for", statusCommand},
 		{"plan", "", "show what would be done now, and why; changes nothing", planCommand},
+		{"explain", "APP/SERVICE", "show why a service was last restarted, and why it does not update; the app may be left out where only one has the service", explainCommand},
+		{"restart", "APP[/SERVICE]", "replace containers by new ones, in the order of their dependencies", requestCommand(supervisor.RequestRestart)},
+		{"stop", "APP[/SERVICE]", "stop services; they stay stopped, also over a reboot, until they are started or a new release comes", requestCommand(supervisor.RequestStop)},
+		{"start", "APP[/SERVICE]", "start services that were stopped or have ended", requestCommand(supervisor.RequestStart)},
+		{"purge", "APP", "delete the volumes of an app with the data in them, and make them anew", purgeCommand},
+		{"override", "[APP]", "allow to break the update locks of an app, or of every app, for a while", overrideCommand},
+		{"retry", "", "ask the cloud for news now, and try again what failed", requestCommand(supervisor.RequestRetry)},
 		{"apply", "COMPOSE_FILE", "bring up a compose file without any cloud", applyCommand},
 		{"snapshot", "", "write what plans are made from to standard output", snapshotCommand},
 		{"health", "", "exit 0 if the supervisor is healthy", healthCommand},
@@ -96,7 +111,7 @@ func (c command) run(ctx context.Context, args []string, stderr io.Writer) int {
 		return exitOK
 	case err != nil:
 		return exitUsage
-	case (c.args == "") != (len(rest) == 0) || len(rest) > 1:
+	case len(rest) > 1, c.args == "" && len(rest) > 0, c.args != "" && c.args[0] != '[' && len(rest) == 0:
 		fs.Usage()
 		return exitUsage
 	}

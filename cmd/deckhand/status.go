@@ -25,7 +25,7 @@ func printStatus(w io.Writer, v supervisor.View) error {
 		t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 		fmt.Fprintln(t, "  SERVICE\tSTATUS\tHEALTH\tRELEASE\tNOW")
 		for _, s := range a.Services {
-			now := s.Next
+			now := cmp.Or(s.Next, s.Note)
 			if s.Progress != nil {
 				now += fmt.Sprintf(" %d%%", *s.Progress)
 			}
@@ -35,10 +35,7 @@ func printStatus(w io.Writer, v supervisor.View) error {
 			return err
 		}
 	}
-	for _, x := range v.Waiting {
-		fmt.Fprintf(w, "\nwaits    %s until %s (%s), after %d failed tries\n         %s: %s\n         %s\n",
-			x.Step, x.Until.Local().Format(time.TimeOnly), until(x.Until), x.Tries, x.Class, x.Text, x.Advice)
-	}
+	printStanding(w, v)
 	for i, d := range v.Declined {
 		if i == 0 {
 			fmt.Fprintln(w)
@@ -46,6 +43,42 @@ func printStatus(w io.Writer, v supervisor.View) error {
 		fmt.Fprintf(w, "not done %s: %s\n", d.Subject, d.Why)
 	}
 	return nil
+}
+
+// printStanding prints what holds the device back and what people allowed or
+// asked for.
+func printStanding(w io.Writer, v supervisor.View) {
+	for _, x := range v.Waiting {
+		if x.Tries == 0 {
+			fmt.Fprintf(w, "\nwaits    %s\n         %s by %s, for %s\n         %s\n", x.Step, x.Text, cmp.Or(x.Holder, "somebody"), ago(time.Since(x.Since)), x.Advice)
+			continue
+		}
+		fmt.Fprintf(w, "\nwaits    %s until %s (%s), after %d failed tries\n         %s: %s\n         %s\n",
+			x.Step, x.Until.Local().Format(time.TimeOnly), until(x.Until), x.Tries, x.Class, x.Text, x.Advice)
+	}
+	for i, r := range v.Requests {
+		if i == 0 {
+			fmt.Fprintln(w)
+		}
+		what := r.App
+		if len(r.Services) > 0 {
+			what += "/" + strings.Join(r.Services, ", ")
+		}
+		fmt.Fprintf(w, "asked    %s %s, by %s at %s\n", r.Kind, what, r.By, when(r.At, time.Now()))
+	}
+	for i, o := range v.Override {
+		if i == 0 {
+			fmt.Fprintln(w)
+		}
+		end := "until it is taken back"
+		if !o.Until.IsZero() {
+			end = "until " + when(o.Until, time.Now())
+		}
+		fmt.Fprintf(w, "override update locks of %s may be broken %s, allowed by %s\n", cmp.Or(o.App, "every app"), end, o.By)
+	}
+	if v.Reboot {
+		fmt.Fprintln(w, "\nreboot   the device has to restart, and does so when all locks allow it")
+	}
 }
 
 func cloudLine(c *supervisor.Cloud) string {

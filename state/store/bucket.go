@@ -241,7 +241,7 @@ func (b bucket[T]) view(do func(*bbolt.Bucket) error) error {
 }
 
 func (b bucket[T]) update(do func(*bbolt.Bucket) error) error {
-	return b.run(b.s.db.Update, do)
+	return b.s.write(func() error { return b.run(b.s.db.Update, do) })
 }
 
 func (b bucket[T]) run(tx func(func(*bbolt.Tx) error) error, do func(*bbolt.Bucket) error) error {

@@ -30,6 +30,9 @@ type Options struct {
 	// Report is told about every value or bucket that was dropped or set
 	// aside, in one sentence without the value itself. Nil: nobody is told.
 	Report func(problem error)
+	// Write carries out each write. Nil: it is just done. Tests let a disk be
+	// full here, or a process end.
+	Write func(write func() error) error
 }
 
 // Store is an open store. Its fields are the owners of the buckets. All methods
@@ -56,6 +59,7 @@ type Store struct {
 	path      string
 	recovered string
 	report    func(error)
+	write     func(func() error) error
 }
 
 // Open opens the store at path and creates it, with its folder, when there is
@@ -71,7 +75,10 @@ func Open(path string, o Options) (*Store, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("open store %s: %w", path, err)
 	}
-	s := &Store{path: path, report: o.Report}
+	if o.Write == nil {
+		o.Write = func(write func() error) error { return write() }
+	}
+	s := &Store{path: path, report: o.Report, write: o.Write}
 	damage, err := s.inspect(o.Timeout)
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", path, err)

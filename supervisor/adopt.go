@@ -1,0 +1,92 @@
+package supervisor
+
+import (
+	"context"
+	"slices"
+
+	"deckhand/reconcile"
+	"deckhand/state"
+)
+
+// differences is in what a container of another supervisor is not what is
+// wanted.
+type differences struct {
+	hash    string // of the spec it was compared with
+	changes []state.Change
+}
+
+// candidate is a container that nobody compared with what is wanted so far.
+type candidate struct {
+	container string
+	create    reconcile.Create
+}
+
+// adoptContainers compares containers that another supervisor made with what is
+// wanted, each once for each wanted spec. Those that are equal count as made by
+// us from then on: they need no restart.
+func (d *device) adoptContainers(ctx context.Context, w state.World) {
+	for _, c := range d.candidates(w) {
+		changes, err := d.Engine.Differences(ctx, c.container, c.create)
+		if err != nil {
+			d.Log.Debug().Err(err).Str("container", c.container).Msg("cannot compare a container of another supervisor; the next look does")
+			continue
+		}
+		if err := d.compared(c, changes); err != nil {
+			d.Log.Warn().Err(err).Msg("cannot remember that a container is as wanted; it is left alone until that can be remembered")
+		}
+	}
+}
+
+func (d *device) candidates(w state.World) []candidate {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var out []candidate
+	for uuid, a := range w.Apps {
+		want, wanted := d.want.Apps[uuid]
+		if !wanted || want.Rejected != "" {
+			continue
+		}
+		for _, c := range a.Containers {
+			s, ok := want.Services[c.Service]
+			if !ok || c.Hash != "" || d.adopted[c.ID] != "" || d.differs[c.ID].hash == s.Hash {
+				continue
+			}
+			app := reconcile.App{UUID: uuid, ID: want.ID, Name: want.Name}
+			out = append(out, candidate{c.ID, reconcile.Create{App: app, Commit: want.Commit, ReleaseID: want.ReleaseID, Service: s}})
+		}
+	}
+	slices.SortFunc(out, func(a, b candidate) int {
+		if a.container < b.container {
+			return -1
+		}
+		return 1
+	})
+	return out
+}
+
+func (d *device) compared(c candidate, changes []state.Change) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := c.create.Service
+	if len(changes) > 0 {
+		d.differs[c.container] = differences{s.Hash, changes}
+		return nil
+	}
+	if err := d.knowSpec(s.Hash, s.Spec); err != nil {
+		return err
+	}
+	if err := d.Store.Adopted.Put(c.container, s.Hash); err != nil {
+		return err
+	}
+	d.adopted[c.container] = s.Hash
+	d.Log.Info().Str("service", s.Name).Str("app", c.create.App.Name).Msg("taken over from another supervisor without a restart")
+	return nil
+}
+
+// differencesOf says in what a container of another supervisor differs from what
+// is wanted; nil when nobody compared it.
+func (d *device) differencesOf(container string) []state.Change {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.differs[container].changes
+}

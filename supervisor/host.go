@@ -1,0 +1,103 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"deckhand/reconcile"
+	"deckhand/state"
+)
+
+// appsByID finds an app's UUID by its number; the lock is held.
+func (d *device) appsByID(w state.World) map[int64]string {
+	out := map[int64]string{}
+	for uuid, a := range w.Apps {
+		if old, taken := out[a.ID]; a.ID != 0 && (!taken || uuid < old) {
+			out[a.ID] = uuid
+		}
+	}
+	for uuid, a := range d.want.Apps {
+		if a.ID != 0 {
+			out[a.ID] = uuid
+		}
+	}
+	return out
+}
+
+// observeHost adds the files of services and what is known of reboots.
+func (d *device) observeHost(w *state.World, apps map[int64]string) error {
+	if d.Machine != nil {
+		var err error
+		if w.Boot, err = d.Machine.Boot(); err != nil {
+			return fmt.Errorf("observe host: %w", err)
+		}
+		if w.RebootPending, err = d.Machine.Pending(); err != nil {
+			return fmt.Errorf("observe host: %w", err)
+		}
+	}
+	if d.Files == nil {
+		return nil
+	}
+	list, err := d.Files.List()
+	if err != nil {
+		return err
+	}
+	for _, f := range list {
+		uuid, known := apps[f.AppID]
+		if !known {
+			d.removeStrayFiles(f.AppID, f.Service, f.Hash)
+			continue
+		}
+		a := w.Apps[uuid]
+		a.UUID, a.ID = uuid, f.AppID
+		a.Files = append(a.Files, state.FilesNow{Service: f.Service, Hash: f.Hash})
+		w.Apps[uuid] = a
+	}
+	return nil
+}
+
+// removeStrayFiles deletes secrets of an app that is neither here nor wanted.
+func (d *device) removeStrayFiles(appID int64, service, hash string) {
+	d.mu.Lock()
+	sure := d.wanted
+	d.mu.Unlock()
+	if !sure {
+		return // the target may come yet
+	}
+	if err := d.Files.Remove(appID, service, hash); err != nil {
+		d.Log.Warn().Err(err).Msg("cannot remove files of an app that is gone")
+	}
+}
+
+var errNoFiles = errors.New("secrets and configs need a run folder in memory, and there is none here")
+
+func (d *device) writeFiles(s reconcile.WriteFiles) error {
+	if d.Files == nil {
+		return fmt.Errorf("%s: %w", s.Title(), state.Classify(state.ClassInvalid, errNoFiles))
+	}
+	return d.Files.Write(s.App.ID, s.Service, s.Hash, s.Files)
+}
+
+func (d *device) removeFiles(s reconcile.RemoveFiles) error {
+	if d.Files == nil {
+		return nil
+	}
+	return d.Files.Remove(s.App.ID, s.Service, s.Hash)
+}
+
+var errNoReboot = errors.New("this deckhand does not reboot the machine; reboot it yourself")
+
+func (d *device) requireReboot(s reconcile.RequireReboot) error {
+	if d.Machine == nil {
+		return fmt.Errorf("%s: %w", s.Title(), state.Classify(state.ClassInvalid, errNoReboot))
+	}
+	return d.Machine.Require()
+}
+
+func (d *device) reboot(ctx context.Context) error {
+	if d.Machine == nil {
+		return fmt.Errorf("reboot: %w", state.Classify(state.ClassInvalid, errNoReboot))
+	}
+	return d.Machine.Reboot(ctx)
+}

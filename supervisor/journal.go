@@ -1,0 +1,455 @@
+package supervisor
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"deckhand/reconcile"
+	"deckhand/reconcile/run"
+	"deckhand/state"
+	"deckhand/state/store"
+)
+
+// Outcomes of entries.
+const (
+	outcomeDone      = "done"
+	outcomeFailed    = "failed"
+	outcomeCancelled = "cancelled"
+	outcomeStarted   = "started" // and not ended when that was written
+)
+
+// Kinds of entries that are no steps.
+const (
+	kindBegin  = "supervisor" // the supervisor has started
+	kindTarget = "target"
+	kindWish   = "request"
+	kindWait   = "wait"
+	kindSelf   = "container" // something that a container did by itself
+	kindEngine = "engine"
+	kindReboot = "boot"
+)
+
+const (
+	// flushAfter is how long an entry may be in memory only. A power cut loses
+	// the last seconds of the past; to write each entry at once would cost an
+	// update of fifty services some hundred writes to flash.
+	flushAfter = 5 * time.Second
+	// longStep is after which time a step is written down before it has ended.
+	longStep = 2 * time.Second
+	// sameAgain is how often the same doing of a container is written down: one
+	// that ends every few seconds must not push everything else out.
+	sameAgain = 10 * time.Minute
+	// mostPending is how many entries wait for a disk that cannot be written to.
+	mostPending = 2000
+)
+
+// pastStore is the part of the store that a journal needs.
+type pastStore interface {
+	Append(entries []store.Entry) error
+	All() ([]store.Entry, error)
+}
+
+// journal notes what happens and writes it down a little later, in few writes.
+type journal struct {
+	store  pastStore
+	target func() state.Target // the one in force
+	now    func() time.Time
+	log    zerolog.Logger
+
+	mu      sync.Mutex
+	pending []store.Entry
+	running map[reconcile.Key]*openStep
+	waits   map[string]bool           // what is waited for, as it was last seen
+	seen    map[string]containerState // container ID → as it was last seen
+	ours    map[string]bool           // containers that we started or stopped
+	removed map[string]bool           // containers that we remove
+	said    map[string]time.Time      // what a container did → when it was last written down
+	blind   bool                      // the engine did not answer the last time
+	boot    int64
+	wake    chan struct{} // something is pending
+	failing bool
+}
+
+// openStep is a step on its way.
+type openStep struct {
+	entries []store.Entry
+	written bool
+}
+
+type containerState struct {
+	app, service string
+	phase        state.Phase
+	health       string
+}
+
+func newJournal(s pastStore, target func() state.Target, now func() time.Time, log zerolog.Logger) *journal {
+	return &journal{
+		store: s, target: target, now: now, log: log, running: map[reconcile.Key]*openStep{}, ours: map[string]bool{}, removed: map[string]bool{},
+		said: map[string]time.Time{}, wake: make(chan struct{}, 1),
+	}
+}
+
+// add notes entries; the lock is held.
+func (j *journal) add(entries ...store.Entry) {
+	j.pending = append(j.pending, entries...)
+	if n := len(j.pending) - mostPending; n > 0 {
+		j.pending = slices.Delete(j.pending, 0, n)
+	}
+	select {
+	case j.wake <- struct{}{}:
+	default:
+	}
+}
+
+// event takes a step that started or ended. It writes nothing: it runs on the
+// way of an update.
+func (j *journal) event(e run.Event) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	switch s := e.Node.Step.(type) {
+	case reconcile.Stop:
+		j.ours[s.Container] = true
+	case reconcile.Remove:
+		j.removed[s.Container] = true
+	case reconcile.Start:
+		j.ours[s.Container] = true
+	}
+	if !e.Ended {
+		j.running[e.Node.Key] = &openStep{entries: j.describe(e)}
+		j.add()
+		return
+	}
+	entries := j.describe(e)
+	if open, ok := j.running[e.Node.Key]; ok {
+		entries = open.entries
+	}
+	delete(j.running, e.Node.Key)
+	for _, x := range entries {
+		x.Outcome, x.Took = outcomeDone, state.Duration(e.Took.Round(time.Millisecond))
+		if e.Err != nil {
+			x.Outcome, x.Class, x.Text = outcomeFailed, state.ClassOf(e.Err), plainText(e.Err)
+			if x.Class == state.ClassCancelled {
+				x.Outcome = outcomeCancelled
+			}
+		}
+		j.add(x)
+	}
+}
+
+// describe makes the entries of a step: one, or one for each service that an
+// image is for.
+func (j *journal) describe(e run.Event) []store.Entry {
+	s := subjectOf(e.Node.Step)
+	x := store.Entry{
+		At: e.At.Add(-e.Took).UTC(), App: s.app, Service: s.service, Kind: s.kind, Title: e.Node.Title(),
+		Why: e.Node.Why.Cause, Changes: e.Node.Why.Changes, Commit: s.commit, Outcome: outcomeStarted,
+	}
+	t := j.target()
+	if s.app != "" && x.Commit == "" {
+		x.Commit = t.Apps[s.app].Commit
+	}
+	f, ok := e.Node.Step.(reconcile.Fetch)
+	if !ok {
+		return []store.Entry{x}
+	}
+	var out []store.Entry
+	for _, uuid := range slices.Sorted(maps.Keys(t.Apps)) {
+		for _, name := range slices.Sorted(maps.Keys(t.Apps[uuid].Services)) {
+			if state.SameImage(t.Apps[uuid].Services[name].Image, f.Image) {
+				x.App, x.Service, x.Commit = uuid, name, t.Apps[uuid].Commit
+				out = append(out, x)
+			}
+		}
+	}
+	if len(out) == 0 {
+		out = append(out, x)
+	}
+	return out
+}
+
+// plainText is an error as people read it: its class is noted apart.
+func plainText(err error) string {
+	if e, ok := errors.AsType[*state.Error](err); ok {
+		return strings.Replace(err.Error(), e.Error(), e.Err.Error(), 1)
+	}
+	return err.Error()
+}
+
+// begin notes that the supervisor has started.
+func (j *journal) begin(version string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.add(store.Entry{At: j.now().UTC(), Kind: kindBegin, Title: "deckhand " + version + " started"})
+}
+
+// accepted notes in what a new target differs from the one before, app by app.
+func (j *journal) accepted(was, now state.Target, source string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	at := j.now().UTC()
+	apps := maps.Clone(was.Apps)
+	if apps == nil {
+		apps = map[string]state.App{}
+	}
+	maps.Copy(apps, now.Apps)
+	for _, uuid := range slices.Sorted(maps.Keys(apps)) {
+		old, had := was.Apps[uuid]
+		next, has := now.Apps[uuid]
+		text := targetChange(old, next, had, has)
+		if text == "" {
+			continue
+		}
+		x := store.Entry{At: at, App: uuid, Kind: kindTarget, Title: "new target for " + cmp.Or(apps[uuid].Name, uuid), Why: source, Text: text, Commit: next.Commit, Outcome: outcomeDone}
+		if next.Rejected != "" {
+			x.Outcome, x.Class = outcomeFailed, state.ClassInvalid
+		}
+		j.add(x)
+	}
+}
+
+// targetChange says what is new about an app; "": nothing that matters.
+func targetChange(old, next state.App, had, has bool) string {
+	switch {
+	case !has:
+		return "the app is not wanted any more"
+	case next.Rejected != "" && (old.Rejected != next.Rejected || old.Commit != next.Commit):
+		return "release " + shortCommit(next.Commit) + " is rejected: " + next.Rejected
+	case !had:
+		return "release " + shortCommit(next.Commit)
+	case old.Commit != next.Commit:
+		return "release " + shortCommit(old.Commit) + " → " + shortCommit(next.Commit)
+	}
+	var services []string
+	for _, name := range servicesOf(next, state.AppNow{}) {
+		a, b := old.Services[name], next.Services[name]
+		if a.Hash != b.Hash || a.Image != b.Image || a.Running != b.Running {
+			services = append(services, name)
+		}
+	}
+	for name := range old.Services {
+		if _, still := next.Services[name]; !still {
+			services = append(services, name)
+		}
+	}
+	if len(services) == 0 {
+		return ""
+	}
+	slices.Sort(services)
+	return "the same release with other settings of " + strings.Join(services, ", ")
+}
+
+func shortCommit(c string) string {
+	if c == "" {
+		return "none"
+	}
+	return c[:min(7, len(c))]
+}
+
+// wish notes what somebody asked for.
+func (j *journal) wish(kind RequestKind, app string, services []string, by, text string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	x := store.Entry{At: j.now().UTC(), App: app, Kind: kindWish, Title: string(kind) + " for " + by, Text: text}
+	if len(services) == 0 {
+		services = []string{""}
+	}
+	for _, s := range services {
+		x.Service = s
+		j.add(x)
+	}
+}
+
+// status takes a new look of the loop: what is waited for, and what containers
+// do by themselves.
+func (j *journal) status(s run.Status) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	at := j.now().UTC()
+	if blind := s.Err != nil; blind != j.blind {
+		j.blind = blind
+		x := store.Entry{At: at, Kind: kindEngine, Title: "the engine answers again"}
+		if blind {
+			x = store.Entry{At: at, Kind: kindEngine, Title: "cannot look at the device", Outcome: outcomeFailed, Class: state.ClassOf(s.Err), Text: plainText(s.Err)}
+		}
+		j.add(x)
+	}
+	if s.Err != nil || s.Looked.IsZero() {
+		return
+	}
+	j.waiting(s, at)
+	j.containers(s.World, at)
+	if b := s.World.Boot; b != 0 && j.boot != 0 && b-j.boot > 60 { // it moves a little with the clock
+		j.add(store.Entry{At: at, Kind: kindReboot, Title: "the device was restarted"})
+	}
+	j.boot = s.World.Boot
+}
+
+// waiting notes new reasons to wait, and the end of those for locks. What failed
+// is noted when it fails.
+func (j *journal) waiting(s run.Status, at time.Time) {
+	now := map[string]bool{}
+	steps := map[reconcile.Key]reconcile.Step{}
+	for _, n := range s.Plan.Nodes {
+		steps[n.Key] = n.Step
+	}
+	for _, w := range s.Plan.Waiting {
+		if w.Tries > 0 {
+			continue
+		}
+		x := subject{}
+		if step := steps[w.Key]; step != nil {
+			x = subjectOf(step)
+		}
+		id := x.app + "\x00" + x.service + "\x00" + w.Title + "\x00" + w.Holder
+		now[id] = true
+		if !j.waits[id] {
+			j.add(store.Entry{At: at, App: x.app, Service: x.service, Kind: kindWait, Title: w.Title + " waits", Class: w.Class,
+				Text: strings.TrimSpace(w.Text + " by " + cmp.Or(w.Holder, "somebody"))})
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(j.waits)) {
+		if !now[id] {
+			part := strings.Split(id, "\x00")
+			j.add(store.Entry{At: at, App: part[0], Service: part[1], Kind: kindWait, Title: part[2] + " waits no longer", Outcome: outcomeDone, Text: part[3]})
+		}
+	}
+	j.waits = now
+}
+
+// containers notes what containers did without a step of ours.
+func (j *journal) containers(w state.World, at time.Time) {
+	now := map[string]containerState{}
+	for uuid, a := range w.Apps {
+		for _, c := range a.Containers {
+			x := containerState{uuid, c.Service, c.Phase, c.Health}
+			now[c.ID] = x
+			was, known := j.seen[c.ID]
+			if !known || j.ours[c.ID] && c.Halted {
+				continue
+			}
+			if text := doing(was, x, c); text != "" {
+				j.self(c.ID, x, text, at)
+			}
+		}
+	}
+	for id, was := range j.seen {
+		if _, still := now[id]; !still && !j.removed[id] {
+			j.self(id, was, "its container was removed by somebody else", at)
+		}
+	}
+	j.seen = now
+	gone := func(id string, _ bool) bool { _, here := now[id]; return !here && !j.busyWith(id) }
+	maps.DeleteFunc(j.ours, gone)
+	maps.DeleteFunc(j.removed, gone)
+	maps.DeleteFunc(j.said, func(_ string, last time.Time) bool { return at.Sub(last) > sameAgain })
+}
+
+// busyWith reports whether a step that is about a container is on its way.
+func (j *journal) busyWith(id string) bool {
+	for k := range j.running {
+		if strings.Contains(string(k), id) {
+			return true
+		}
+	}
+	return false
+}
+
+// doing says what changed about a container; "": nothing that people look for.
+func doing(was, now containerState, c state.Container) string {
+	up := was.phase == state.Running || was.phase == state.Paused
+	switch {
+	case c.Phase == state.Exited && c.Refused != "":
+		return "the engine could not start it again: " + c.Refused
+	case c.Phase == state.Exited && (up || was.phase == state.Restarting):
+		return fmt.Sprintf("it ended with exit code %d; deckhand did not stop it", c.ExitCode)
+	case c.Phase == state.Restarting && up:
+		return "it ended, and the engine restarts it as its restart policy says"
+	case c.Phase == state.Running && was.phase == state.Exited:
+		return "it was started"
+	case now.health == "unhealthy" && was.health != "unhealthy":
+		return "its health check fails"
+	case now.health == "healthy" && was.health == "unhealthy":
+		return "its health check succeeds again"
+	}
+	return ""
+}
+
+// self writes down what a container did, unless it did the same a moment ago.
+func (j *journal) self(id string, c containerState, text string, at time.Time) {
+	if text == "it was started" && j.ours[id] {
+		return
+	}
+	if last, ok := j.said[id+text]; ok && at.Sub(last) < sameAgain {
+		return
+	}
+	j.said[id+text] = at
+	j.add(store.Entry{At: at, App: c.app, Service: c.service, Kind: kindSelf, Title: "container of " + c.service, Text: text})
+}
+
+// run writes down what was noted, a few seconds later, until ctx ends.
+func (j *journal) run(ctx context.Context) {
+	defer j.flush()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-j.wake:
+		}
+		if !pause(ctx, flushAfter) {
+			return
+		}
+		j.flush()
+	}
+}
+
+// flush writes down what was noted, and the steps that take long.
+func (j *journal) flush() {
+	j.mu.Lock()
+	now := j.now()
+	for _, k := range slices.Sorted(maps.Keys(j.running)) {
+		open := j.running[k]
+		if !open.written && now.Sub(open.entries[0].At) >= longStep {
+			open.written = true
+			j.add(open.entries...)
+		}
+	}
+	entries := j.pending
+	j.pending = nil
+	j.mu.Unlock()
+	if len(entries) == 0 {
+		return
+	}
+	slices.SortStableFunc(entries, func(a, b store.Entry) int { return ended(a).Compare(ended(b)) })
+	err := j.store.Append(entries)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err != nil {
+		j.pending = append(entries, j.pending...)
+		if !j.failing {
+			j.log.Warn().Err(err).Msg("cannot write down what happened; explanations end here until it can")
+		}
+		j.add()
+	}
+	j.failing = err != nil
+}
+
+// past lists all entries, oldest first, written or not.
+func (j *journal) past() ([]store.Entry, error) {
+	j.mu.Lock()
+	waiting := slices.Clone(j.pending)
+	j.mu.Unlock()
+	all, err := j.store.All()
+	return append(all, waiting...), err
+}
+
+// ended is when an entry's doing was over.
+func ended(e store.Entry) time.Time { return e.At.Add(time.Duration(e.Took)) }
