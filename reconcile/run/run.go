@@ -78,9 +78,8 @@ type Runner struct {
 	kick    chan struct{}
 	done    chan result
 	flights map[reconcile.Key]flight
-	ended   map[reconcile.Key]bool        // succeeded since the last look
-	made    map[reconcile.Key][]time.Time // when containers were made, see loops
-	blinks  int                           // looks that failed in a row
+	ended   map[reconcile.Key]bool // succeeded since the last look
+	blinks  int                    // looks that failed in a row
 
 	mu       sync.Mutex
 	target   state.Target
@@ -90,7 +89,8 @@ type Runner struct {
 	progress map[reconcile.Key][2]int64
 	failures map[reconcile.Key]state.Failure
 	cancels  map[reconcile.Key]context.CancelFunc
-	changed  chan struct{} // closed and replaced on every change of status
+	made     map[reconcile.Key][]time.Time // when containers were made for this target, see loops
+	changed  chan struct{}                 // closed and replaced on every change of status
 }
 
 type result struct {
@@ -137,10 +137,11 @@ func (r *Runner) RestoreTarget(t state.Target) {
 	r.Look()
 }
 
-// Retry forgets every failure and looks again.
+// Retry forgets every failure and looks again: somebody asked for something.
 func (r *Runner) Retry() {
 	r.mu.Lock()
 	clear(r.failures)
+	clear(r.made)
 	r.mu.Unlock()
 	r.save()
 	r.Look()
@@ -261,13 +262,14 @@ func (r *Runner) unshown(p reconcile.Plan, now time.Time) bool {
 // not what was asked for, and that is our fault.
 const (
 	loopCount = 5
-	loopTime  = 10 * time.Minute
+	loopTime  = time.Hour
 )
 
 // loops lets the making of such a container rest like a failure. What serves
 // now stays up, since a container stops only when the next one is made.
 func (r *Runner) loops(p reconcile.Plan, now time.Time) bool {
-	found := false
+	r.mu.Lock()
+	var often []reconcile.Node
 	for _, n := range p.Ready() {
 		times := slices.DeleteFunc(r.made[n.Key], func(t time.Time) bool { return now.Sub(t) > loopTime })
 		if len(times) == 0 {
@@ -278,10 +280,13 @@ func (r *Runner) loops(p reconcile.Plan, now time.Time) bool {
 		if _, running := r.flights[n.Key]; len(times) < loopCount || running {
 			continue
 		}
-		r.fail(n, fmt.Errorf("made %d times within %s, and still planned (%s); what runs is left alone", len(times), loopTime, n.Why), now)
-		found = true
+		often = append(often, n)
 	}
-	return found
+	r.mu.Unlock()
+	for _, n := range often {
+		r.fail(n, fmt.Errorf("made %d times within %s, and still planned (%s); what runs is left alone", loopCount, loopTime, n.Why), now)
+	}
+	return len(often) > 0
 }
 
 // forget drops failures of steps that are done or no longer on the way.
@@ -437,7 +442,9 @@ func (r *Runner) land(x result) {
 		r.fail(f.node, x.err, now)
 	default:
 		if _, ok := f.node.Step.(reconcile.Create); ok {
+			r.mu.Lock()
 			r.made[x.key] = append(r.made[x.key], now)
+			r.mu.Unlock()
 		}
 		r.ended[x.key] = true // an earlier failure is forgotten when the effect shows
 		r.cfg.Log.Info().Str("step", f.node.Title()).Int64("took_ms", e.Took.Milliseconds()).Msg("done")

@@ -360,3 +360,103 @@ func TestEndsAtOnceAndLeavesContainersAlone(t *testing.T) {
 		}
 	})
 }
+
+func TestALockOfSomebodyElseHoldsUpOnlyWhatItGuards(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDevice()
+		r := start(t, d, nil)
+		shop1, blog1 := shop("shop", "c1", map[string]string{"web": "web:1"}), shop("blog", "c1", map[string]string{"web": "web:1"})
+		r.SetTarget(target(shop1, blog1))
+		elapse(time.Minute)
+		d.set(func() {
+			a := d.world.Apps["shop"]
+			a.UserLocks = []state.UserLock{{Service: "web", Holder: "updates.lock, owner uid 0"}}
+			d.world.Apps["shop"] = a
+		})
+		r.SetTarget(target(shop("shop", "c2", map[string]string{"web": "web:2"}), shop("blog", "c2", map[string]string{"web": "web:2"})))
+		elapse(time.Hour)
+		s := r.Status()
+		if s.World.Apps["blog"].Commit != "c2" {
+			t.Errorf("the lock of one app held up another:\n%s", s.Plan)
+		}
+		if w := s.Plan.Waiting; s.World.Apps["shop"].Commit != "c1" || len(w) != 1 || !strings.Contains(w[0].Holder, "uid 0") || len(s.Running) > 0 {
+			t.Errorf("waiting %+v, running %+v", w, s.Running)
+		}
+		if d.did("take locks of shop") > 0 || d.did("stop shop/web c1") > 0 {
+			t.Errorf("the lock was not respected: %q", d.log)
+		}
+		d.set(func() {
+			a := d.world.Apps["shop"]
+			a.UserLocks = nil
+			d.world.Apps["shop"] = a
+		})
+		d.hint <- struct{}{}
+		elapse(time.Minute)
+		if s := r.Status(); !s.Settled || s.World.Apps["shop"].Commit != "c2" || len(s.World.Apps["shop"].Locked) > 0 {
+			t.Errorf("not updated after the lock was given up:\n%s", s.Plan)
+		}
+	})
+}
+
+// forgetful makes containers that never look as they were asked for.
+type forgetful struct{ *device }
+
+func (f forgetful) Do(ctx context.Context, s reconcile.Step, p func(done, total int64)) error {
+	if err := f.device.Do(ctx, s, p); err != nil {
+		return err
+	}
+	if _, ok := s.(reconcile.Start); ok {
+		f.set(func() {
+			a := f.world.Apps["shop"]
+			a.Containers = slices.Clone(a.Containers)
+			for i := range a.Containers {
+				a.Containers[i].Hash = "v1:other"
+			}
+			f.world.Apps["shop"] = a
+		})
+	}
+	return nil
+}
+
+func TestAContainerIsNotReplacedForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDevice()
+		r := run.New(run.Config{Device: forgetful{d}})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); _ = r.Run(ctx) }()
+		r.SetTarget(target(shop("shop", "c1", map[string]string{"web": "web:1"})))
+		elapse(time.Hour)
+		s := r.Status()
+		if n := d.did("create shop/web"); n > 15 {
+			t.Errorf("made %d times in an hour", n)
+		}
+		up := slices.ContainsFunc(s.World.Apps["shop"].Containers, state.Container.Up)
+		if w := s.Plan.Waiting; len(w) != 1 || !strings.Contains(w[0].Text, "still planned") || !up {
+			t.Errorf("up %v, waiting %+v", up, w)
+		}
+		cancel()
+		<-done
+	})
+}
+
+func TestARebootComesLastAndAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDevice()
+		r := start(t, d, nil)
+		a := shop("shop", "c1", map[string]string{"web": "web:1", "db": "db:1"})
+		web := a.Services["web"]
+		web.RequiresReboot = true
+		a.Services["web"] = web
+		r.SetTarget(target(a))
+		elapse(time.Minute)
+		s := r.Status()
+		if !s.Settled || s.World.Apps["shop"].Commit != "c1" {
+			t.Fatalf("not settled:\n%s", s.Plan)
+		}
+		reboot, start := slices.Index(d.log, "reboot"), slices.Index(d.log, "start shop/web")
+		if d.did("reboot") != 1 || start < reboot || slices.Index(d.log, "start shop/db") > reboot || slices.Index(d.log, "commit shop c1") < start {
+			t.Errorf("order: %q", d.log)
+		}
+	})
+}
