@@ -157,6 +157,7 @@ func (s Snapshot) NewFake(cfg Config) *Fake { return newFake(cfg, s.m.clone()) }
 type machine struct {
 	serial     int
 	changes    int
+	next       string // see Fake.Name
 	containers map[string]*box
 	networks   map[string]*net
 	volumes    map[string]*vol
@@ -191,6 +192,10 @@ func (m machine) clone() machine {
 // and IDs sort by age.
 func (m *machine) id() string {
 	m.serial++
+	if id := m.next; id != "" {
+		m.next = ""
+		return id
+	}
 	return fmt.Sprintf("%012x%052x", 0xc00000000000+m.serial, m.serial)
 }
 

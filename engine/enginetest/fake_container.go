@@ -39,7 +39,7 @@ type box struct {
 	stopped   bool // by somebody: its restart policy is silent
 	restarts  int
 
-	endsAt, checkedAt, againAt time.Time // what happens by itself; zero: nothing
+	endsAt, checkedAt, againAt, goneAt time.Time // what happens by itself; zero: nothing
 }
 
 func (c *box) clone() *box {
@@ -48,7 +48,7 @@ func (c *box) clone() *box {
 	return &out
 }
 
-func (c *box) short() string { return c.id[:12] }
+func (c *box) short() string { return c.id[:min(12, len(c.id))] }
 
 // status is the engine's word.
 func (c *box) status() string {

@@ -286,7 +286,7 @@ func (f *Fake) connect(q request) (reply, error) {
 		if e.IPAddress, err = f.address(c, n, e.IPAMConfig); err != nil {
 			return reply{}, err
 		}
-		e.NetworkID, e.EndpointID = n.id, n.id[:12]+c.id[12:]
+		e.NetworkID, e.EndpointID = n.id, n.id+c.id
 	}
 	c.nets[name] = e
 	f.changed("network", "connect", e.NetworkID, map[string]string{"container": c.id, "name": name})

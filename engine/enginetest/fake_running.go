@@ -19,6 +19,7 @@ import (
 const (
 	restartDelay = 100 * time.Millisecond // doubled each time
 	restartMost  = time.Minute
+	removalTime  = 3 * time.Second // of a removal that somebody else began
 )
 
 // settle lets happen what is due and sets the alarm for what comes next. The
@@ -28,7 +29,7 @@ func (f *Fake) settle() {
 	var next time.Time
 	for _, c := range f.m.sorted() {
 		f.advance(c, now)
-		for _, at := range []time.Time{c.endsAt, c.checkedAt, c.againAt} {
+		for _, at := range []time.Time{c.endsAt, c.checkedAt, c.againAt, c.goneAt} {
 			if !at.IsZero() && (next.IsZero() || at.Before(next)) {
 				next = at
 			}
@@ -57,6 +58,11 @@ func (f *Fake) advance(c *box, now time.Time) {
 		}
 		*at = time.Time{}
 		return true
+	}
+	if due(&c.goneAt) {
+		delete(f.m.containers, c.id)
+		f.about(c, "destroy")
+		return
 	}
 	if due(&c.againAt) {
 		c.restarts++
@@ -183,7 +189,7 @@ func (f *Fake) join(c *box) error {
 		if e.IPAddress, err = f.address(c, n, e.IPAMConfig); err != nil {
 			return err
 		}
-		e.NetworkID, e.EndpointID = n.id, n.id[:12]+c.id[12:]
+		e.NetworkID, e.EndpointID = n.id, n.id+c.id
 		joined[name] = e
 	}
 	if err := f.publishable(c); err != nil {

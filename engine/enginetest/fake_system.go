@@ -2,9 +2,7 @@ package enginetest
 
 import (
 	"context"
-	"maps"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -27,7 +25,7 @@ func (f *Fake) version(request) (reply, error) {
 func (f *Fake) info(request) (reply, error) {
 	i := system.Info{
 		ID: "FAKE", Driver: "overlay2", ServerVersion: "20.10.24", OSType: "linux", Architecture: "x86_64", NCPU: 2, MemTotal: 1 << 30,
-		DockerRootDir: "/var/lib/docker", Images: len(f.m.images), Containers: len(f.m.containers), MemoryLimit: true, CgroupVersion: "2",
+		DockerRootDir: "/fake/docker", Images: len(f.m.images), Containers: len(f.m.containers), MemoryLimit: true, CgroupVersion: "2",
 	}
 	for _, c := range f.m.containers {
 		if c.running {
@@ -157,28 +155,4 @@ func (f *Fake) events(q request) (reply, error) {
 			}
 		}
 	}}, nil
-}
-
-// Boxes lists the containers for a test's own look: name, status and labels.
-func (f *Fake) Boxes() []Box {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.settle()
-	var out []Box
-	for _, c := range f.m.sorted() {
-		out = append(out, Box{
-			ID: c.id, Name: c.name, Status: c.status(), Health: c.health, Code: c.code, Labels: maps.Clone(c.config.Labels),
-			Networks: slices.Sorted(maps.Keys(c.nets)), Restart: string(c.host.RestartPolicy.Name),
-		})
-	}
-	return out
-}
-
-// Box is a container as Boxes shows it and Set takes it.
-type Box struct {
-	ID, Name, Status, Health string
-	Code                     int
-	Labels                   map[string]string
-	Networks                 []string
-	Restart                  string
 }

@@ -36,13 +36,27 @@ func NewRegistry(t testing.TB) *Registry {
 // returns the references by tag and by digest.
 func (r *Registry) Push(t testing.TB, repository, tag string, rootfs []byte, command ...string) (byTag, byDigest string) {
 	t.Helper()
-	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(rootfs)), nil })
-	if err != nil {
-		t.Fatal(err)
-	}
-	im, err := mutate.AppendLayers(empty.Image, layer)
-	if err != nil {
-		t.Fatal(err)
+	return r.store(t, repository, tag, Build(t, [][]byte{rootfs}, command...))
+}
+
+// PushLayers is Push for an image of several layers, the lowest first.
+func (r *Registry) PushLayers(t testing.TB, repository, tag string, layers [][]byte, command ...string) (byTag, byDigest string) {
+	t.Helper()
+	return r.store(t, repository, tag, Build(t, layers, command...))
+}
+
+// Build makes an image for this machine from tar archives, the lowest first.
+func Build(t testing.TB, layers [][]byte, command ...string) v1.Image {
+	t.Helper()
+	im := empty.Image
+	for _, content := range layers {
+		layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if im, err = mutate.AppendLayers(im, layer); err != nil {
+			t.Fatal(err)
+		}
 	}
 	config, err := im.ConfigFile()
 	if err != nil {
@@ -51,10 +65,14 @@ func (r *Registry) Push(t testing.TB, repository, tag string, rootfs []byte, com
 	config = config.DeepCopy()
 	config.OS, config.Architecture = "linux", runtime.GOARCH
 	config.Config = v1.Config{Cmd: command, Env: []string{"PATH=/bin"}}
-	im, err = mutate.ConfigFile(im, config)
-	if err != nil {
+	if im, err = mutate.ConfigFile(im, config); err != nil {
 		t.Fatal(err)
 	}
+	return im
+}
+
+func (r *Registry) store(t testing.TB, repository, tag string, im v1.Image) (byTag, byDigest string) {
+	t.Helper()
 	ref, err := name.ParseReference(r.Host + "/" + repository + ":" + tag)
 	if err != nil {
 		t.Fatal(err)
