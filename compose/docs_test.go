@@ -86,20 +86,9 @@ when the container is next made.
 		fmt.Fprintf(&b, "## %s\n\n| attribute | treatment | change |\n| --- | --- | --- |\n", part.title)
 		for _, a := range Attributes {
 			name, ok := strings.CutPrefix(a.Path, part.prefix)
-			if !ok || part.prefix == "" && strings.Contains(name, ".") || a.Class == "" && a.Treat == Apply {
-				continue
+			if ok && !(part.prefix == "" && strings.Contains(name, ".")) && !(a.Class == "" && a.Treat == Apply) {
+				fmt.Fprintf(&b, "| `%s` | %s | %s |\n", name, treatment(&a), a.Class)
 			}
-			treat := string(a.Treat)
-			if why := a.why(); why != "" {
-				treat += ": " + why
-			}
-			if a.Beyond {
-				treat += "; not in the compose specification"
-			}
-			if a.InFile != "" {
-				treat += " (" + string(a.InFile) + " in a compose file)"
-			}
-			fmt.Fprintf(&b, "| `%s` | %s | %s |\n", name, treat, a.Class)
 		}
 		b.WriteString("\n")
 	}
@@ -142,6 +131,21 @@ Labels that are baked into an image give it nothing: those of the release count.
 | main network | the one of highest priority, then the first by name |
 `)
 	return b.String()
+}
+
+// treatment is the second column of the table of attributes.
+func treatment(a *Attribute) string {
+	text := string(a.Treat)
+	if why := a.why(); why != "" {
+		text += ": " + why
+	}
+	if a.Beyond {
+		text += "; not in the compose specification"
+	}
+	if a.InFile != "" {
+		text += " (" + string(a.InFile) + " in a compose file)"
+	}
+	return text
 }
 
 const sharing = `## What is shared

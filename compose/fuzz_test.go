@@ -59,25 +59,28 @@ func FuzzQuantity(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		for name, read := range forms {
 			for _, in := range []any{text, json.Number(text)} {
-				out, ok := read(silent(), "at", in)
-				if !ok {
-					continue
-				}
-				again, ok := read(silent(), "at", out)
-				if !ok || again != out {
-					t.Fatalf("%s: %q is %v, then %v (%v)", name, text, out, again, ok)
-				}
-				if n, isNumber := out.(int64); isNumber && n < 0 && name != "integer" {
-					t.Fatalf("%s: %q is %d", name, text, n)
-				}
-				if d, isText := out.(string); isText && name == "duration" {
-					if v, err := time.ParseDuration(d); err != nil || v < 0 {
-						t.Fatalf("%q is %s", text, d)
-					}
+				if out, ok := read(silent(), "at", in); ok {
+					canonical(t, name, text, read, out)
 				}
 			}
 		}
 	})
+}
+
+// canonical checks what a form made of a text.
+func canonical(t *testing.T, name, text string, read form, out any) {
+	t.Helper()
+	if again, ok := read(silent(), "at", out); !ok || again != out {
+		t.Fatalf("%s: %q is %v, then %v (%v)", name, text, out, again, ok)
+	}
+	if n, isNumber := out.(int64); isNumber && n < 0 && name != "integer" {
+		t.Fatalf("%s: %q is %d", name, text, n)
+	}
+	if d, isText := out.(string); isText && name == "duration" {
+		if v, err := time.ParseDuration(d); err != nil || v < 0 {
+			t.Fatalf("%q is %s", text, d)
+		}
+	}
 }
 
 // FuzzVolume reads anything as the short form of a volume. A mount that is

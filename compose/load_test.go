@@ -127,6 +127,19 @@ func TestSpellings(t *testing.T) {
 		{`"stop_grace_period":"1m30s"`, `"stop_grace_period":"90s"`},
 		{`"stop_signal":"term"`, `"stop_signal":"SIGTERM"`},
 		{`"stop_signal":9`, `"stop_signal":"9"`},
+		{`"restart":"no"`, `"deploy":{"restart_policy":{"condition":"none"}}`},
+		{`"restart":"always"`, `"deploy":{"restart_policy":{}}`},
+		{`"cpus":0.5,"mem_limit":"1g","pids_limit":9`, `"deploy":{"resources":{"limits":{"cpus":"0.50","memory":"1024m","pids":"9"}}}`},
+		{`"gpus":"all"`, `"gpus":[{"capabilities":["gpu"]}]`},
+		{`"gpus":[{"count":-1}]`, `"deploy":{"resources":{"reservations":{"devices":[{"capabilities":["gpu"],"count":"all"}]}}}`},
+		{`"logging":{"options":{"max-size":"1m"}}`, `"logging":{"driver":"json-file","options":["max-size=1m"]}`},
+		{`"logging":{}`, `"logging":null`},
+		{`"expose":[80,"3000-3001/UDP"]`, `"expose":["3000/udp","80/tcp","3001/udp"]`},
+		{`"cpu_rt_runtime":"95ms"`, `"cpu_rt_runtime":95000`},
+		{`"memswap_limit":-1`, `"memswap_limit":"-1"`},
+		{`"blkio_config":{}`, `"blkio_config":null`},
+		{`"volumes":[{"type":"tmpfs","target":"/t","tmpfs":{"mode":"0755"}}]`, `"volumes":[{"type":"tmpfs","target":"/t","tmpfs":{"mode":493}}]`},
+		{`"storageOpt":{"size":"1g"}`, `"storage_opt":{"size":1073741824}`},
 		{`"cap_add":["net_admin","CAP_SYS_TIME"]`, `"cap_add":["SYS_TIME","NET_ADMIN","NET_ADMIN"]`},
 		{`"devices":["/dev/a"]`, `"devices":[{"source":"/dev/a","target":"/dev/a","permissions":"mwr"}]`},
 		{`"command":"a b 'c d'"`, `"command":["a","b","c d"]`},
@@ -392,6 +405,32 @@ func TestUpdateLabelsRestartNothing(t *testing.T) {
 	}
 }
 
+// Changes that other tools miss: each leads to another container.
+func TestChangesAreSeen(t *testing.T) {
+	for _, c := range [][2]string{
+		{`"cpus":1`, `"cpus":2`},
+		{`"cpus":0.5`, `"user":""`},
+		{`"networks":{"front":{"aliases":["x"]}}`, `"networks":["front"]`},
+		{`"networks":["front","back"]`, `"networks":["front"]`},
+		{`"networks":["front"]`, `"network_mode":"none"`},
+		{`"restart":"on-failure:3"`, `"restart":"on-failure"`},
+		{`"restart":"no"`, `"restart":"always"`},
+		{`"mem_limit":"1.5g"`, `"mem_limit":"1g"`},
+		{`"command":[]`, `"command":null`},
+		{`"init":false`, `"init":null`},
+		{`"mem_swappiness":0`, `"mem_swappiness":-1`},
+		{`"healthcheck":{"interval":"500ms"}`, `"healthcheck":{"interval":"600ms"}`},
+		{`"labels":{"io.balena.features.dbus":"1"}`, `"labels":{"io.balena.features.dbus":"0"}`},
+		{`"storage_opt":{"size":"1g"}`, `"user":""`},
+	} {
+		a, pa := web(t, c[0])
+		b, pb := web(t, c[1])
+		if Refusal(pa) != nil || Refusal(pb) != nil || a.Hash == b.Hash {
+			t.Errorf("%s looks the same as %s: %v %v", c[0], c[1], pa, pb)
+		}
+	}
+}
+
 func TestDependencies(t *testing.T) {
 	p, problems := release(t, `{"services":{
 		"a":{"image":"i","depends_on":{"c":{"condition":"service_healthy"},"b":{"condition":"service_completed_successfully","restart":true}}},
@@ -465,6 +504,7 @@ func TestTopLevelProblems(t *testing.T) {
 		`{"networks":{"n":{"external":"maybe"}}}`:                                               `networks.n.external: rejected: want true or false, got "maybe"`,
 		`{"networks":{"n":{"name":"mine"}}}`:                                                    `networks.n.name: ignored: names are given by the supervisor, so that apps cannot collide; with external it is the engine's name`,
 		`{"networks":{"n":{"driver":"host"}}}`:                                                  `networks.n.driver: rejected: host: use network_mode in the services`,
+		`{"networks":{"n":{"enable_ipv6":true}}}`:                                               `networks.n.enable_ipv6: warned: needs an IPv6 subnet under ipam.config, unless the engine was given address pools for IPv6`,
 		`{"networks":{"n":{"driver":"weave"}}}`:                                                 `networks.n.driver: warned: weave: balenaEngine has the drivers bridge, macvlan and ipvlan only`,
 		`{"volumes":{"v":{"driver":"nfs"}}}`:                                                    `volumes.v.driver: warned: nfs: balenaEngine has the driver local only`,
 		`{"volumes":{"v":{"external":false}}}`:                                                  ``,

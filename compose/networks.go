@@ -38,6 +38,9 @@ func (b *builder) network(name string, c types.NetworkConfig) {
 			spec.IPAM = append(spec.IPAM, s)
 		}
 	}
+	if spec.EnableIPv6 && !slices.ContainsFunc(spec.IPAM, func(s state.Subnet) bool { return strings.Contains(s.Subnet, ":") }) {
+		b.warn(at+".enable_ipv6", "needs an IPv6 subnet under ipam.config, unless the engine was given address pools for IPv6")
+	}
 	slices.SortStableFunc(spec.IPAM, func(x, y state.Subnet) int { return strings.Compare(x.Subnet, y.Subnet) })
 	b.project.Networks[name] = state.Network{Name: name, Spec: spec, Hash: spec.Hash()}
 }

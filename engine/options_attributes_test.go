@@ -267,23 +267,27 @@ func TestEachLabel(t *testing.T) {
 		if replaced := s.Hash != none.Services["web"].Hash; replaced != l.Keep {
 			t.Errorf("%s: a container is replaced: %v", l.Name, replaced)
 		}
-		in := around()
-		o := createOptions(step(s.Spec), in)
+		o := createOptions(step(s.Spec), around())
 		if got := o.config.Labels[l.Name]; l.Keep && got != value || !l.Keep && got != "" {
 			t.Errorf("%s: is %q on the container", l.Name, got)
 		}
-		feature, isFeature := strings.CutPrefix(l.Name, "io.balena.features.")
-		if !isFeature || feature == compose.FeatureOptional {
-			continue
+		if feature, ok := strings.CutPrefix(l.Name, "io.balena.features."); ok && feature != compose.FeatureOptional {
+			givesSomething(t, l.Name, s.Spec)
 		}
-		without := step(s.Spec)
-		without.Service.Spec.Features = nil
-		if w := createOptions(without, in); text(t, o.config, o.host, o.extra) == text(t, w.config, w.host, w.extra) {
-			t.Errorf("%s: gives the container nothing", l.Name)
-		}
-		if len(o.missing) > 0 {
-			t.Errorf("%s: %v", l.Name, o.missing)
-		}
+	}
+}
+
+// givesSomething checks that a container is another one without its features.
+func givesSomething(t *testing.T, label string, spec state.Spec) {
+	t.Helper()
+	in := around()
+	o := createOptions(step(spec), in)
+	spec.Features = nil
+	if w := createOptions(step(spec), in); text(t, o.config, o.host, o.extra) == text(t, w.config, w.host, w.extra) {
+		t.Errorf("%s: gives the container nothing", label)
+	}
+	if len(o.missing) > 0 {
+		t.Errorf("%s: %v", label, o.missing)
 	}
 }
 
