@@ -245,7 +245,7 @@ func (a answers) Plan(ctx context.Context, document []byte) (any, error) {
 	want, facts := st.Target, reconcile.Facts{Now: time.Now(), Failures: st.Failures}
 	if document != nil {
 		// What is rejected shows in the plan; what is ignored changes nothing in it.
-		if want, _, err = target.DecodeV3(ctx, document, a.s.values().UUID); err != nil {
+		if want, _, err = target.DecodeV3(ctx, document, a.s.decoding(a.s.values().UUID)); err != nil {
 			return nil, err
 		}
 	} else if !st.HasGoal {

@@ -181,7 +181,7 @@ func (s *Supervisor) restore(ctx context.Context) {
 	if uuid == "" {
 		uuid = onlyKey(last.Document)
 	}
-	t, _, err := target.DecodeV3(ctx, last.Document, uuid)
+	t, _, err := target.DecodeV3(ctx, last.Document, s.decoding(uuid))
 	if err != nil {
 		s.cfg.Log.Warn().Err(err).Msg("the stored target cannot be read any more; waiting for the cloud's")
 		return
@@ -196,7 +196,7 @@ func (s *Supervisor) restore(ctx context.Context) {
 // refused document leaves the last good one in force.
 func (s *Supervisor) accept(ctx context.Context, doc []byte, etag string) error {
 	v := s.values()
-	t, problems, err := target.DecodeV3(ctx, doc, v.UUID)
+	t, problems, err := target.DecodeV3(ctx, doc, s.decoding(v.UUID))
 	if err != nil {
 		s.cfg.Log.Error().Err(err).Msg("could not move to new release: the target is refused, the last one stays in force")
 		return err

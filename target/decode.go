@@ -15,47 +15,54 @@ import (
 // Problem is one thing about a document that its owner should know.
 type Problem = compose.Problem
 
-// supervisors are the UUIDs of the apps that are the supervisor itself. The host
-// updates it.
-var supervisors = []string{
-	"52e35121417640b1b28a680504e4039b", // amd64
-	"900de4f3cbac4b9bbd232885a35e407b", // aarch64
-	"2e66a95795c149959c69472a8c2f92b8", // armv7hf
-	"531b357e155c480cbec0fdd33041a1f5", // i386
-	"6822565f766e413e96d9bebe2227cdcc", // rpi
+// Options say for which device a document is read.
+type Options struct {
+	// Device is the UUID of the device.
+	Device string
+
+	// Provided is what the device offers to contracts. Nil: not known, so that
+	// contracts are only checked for their form, with a warning.
+	Provided *Provided
+
+	// Name and Config are those in force. Documents of other forms than v3 may
+	// leave them out.
+	Name   string
+	Config map[string]string
+
+	// AppUUID knows the UUID of an app by its ID, or returns "". Only apps.json
+	// of an old form needs it; nil: none is known.
+	AppUUID func(id int64) string
 }
 
 // DecodeV3 reads a v3 target document for one device. An error, always of class
 // invalid unless ctx ended, refuses the document whole and lists every violation
-// with its path. An app whose composition cannot be run has Rejected set, the
-// others are not touched by that. Problems are sorted by path.
-func DecodeV3(ctx context.Context, doc []byte, deviceUUID string) (state.Target, []Problem, error) {
-	device, err := read(doc, deviceUUID)
+// with its path. An app whose composition or contracts the device cannot fulfil
+// has Rejected set, the others are not touched by that. Problems are sorted by
+// path.
+func DecodeV3(ctx context.Context, doc []byte, o Options) (state.Target, []Problem, error) {
+	device, problems, err := read(doc, o.Device)
 	if err != nil {
 		return state.Target{}, nil, state.Classify(state.ClassInvalid, fmt.Errorf("target state: %w", err))
 	}
 	t := state.Target{Name: device.name, Config: device.config, Apps: map[string]state.App{}}
-	var problems []Problem
 	for _, doc := range device.apps {
 		if err := ctx.Err(); err != nil {
 			return state.Target{}, nil, err
 		}
-		app, found, err := decodeApp(ctx, doc)
+		app, found, err := decodeApp(ctx, doc, o.Provided)
 		if err != nil {
 			return state.Target{}, nil, fmt.Errorf("target state: app %s: %w", clip(doc.uuid), err)
 		}
 		problems = append(problems, found...)
-		if app != nil {
-			t.Apps[app.UUID] = *app
-		}
+		t.Apps[app.UUID] = app
 	}
 	slices.SortStableFunc(problems, func(a, b Problem) int { return strings.Compare(a.Path, b.Path) })
 	return t, problems, nil
 }
 
-func read(doc []byte, uuid string) (*deviceDoc, error) {
+func read(doc []byte, uuid string) (*deviceDoc, []Problem, error) {
 	if len(doc) > maxDocument {
-		return nil, fmt.Errorf("larger than %d MiB", maxDocument>>20)
+		return nil, nil, fmt.Errorf("larger than %d MiB", maxDocument>>20)
 	}
 	r := newReader(doc)
 	device := r.document(uuid)
@@ -63,12 +70,16 @@ func read(doc []byte, uuid string) (*deviceDoc, error) {
 		r.sameIDs(device.apps)
 	}
 	if err := r.result(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if device == nil {
-		return nil, fmt.Errorf("no entry for this device (%s)", clip(uuid))
+		return nil, nil, fmt.Errorf("no entry for this device (%s)", clip(uuid))
 	}
-	return device, nil
+	problems := make([]Problem, 0, len(r.unknown))
+	for _, path := range r.unknown {
+		problems = append(problems, Problem{Path: path, Text: "not known here, so it has no effect; compose attributes belong into the composition", Kind: compose.Ignored})
+	}
+	return device, problems, nil
 }
 
 // sameIDs refuses apps that share an ID: their volumes would be the same.
@@ -82,38 +93,30 @@ func (r *reader) sameIDs(apps []appDoc) {
 	}
 }
 
-// decodeApp makes the wanted app of its document; nil when it is not ours to run.
-func decodeApp(ctx context.Context, doc appDoc) (*state.App, []Problem, error) {
+// decodeApp makes the wanted app of its document.
+func decodeApp(ctx context.Context, doc appDoc, provided *Provided) (state.App, []Problem, error) {
 	path := "apps." + clip(doc.uuid)
-	note := func(at, text string, kind compose.Kind) Problem { return Problem{Path: at, Text: text, Kind: kind} }
-	switch {
-	case doc.host:
-		return nil, []Problem{note(path, "updates of the host are not supported yet", compose.Ignored)}, nil
-	case slices.Contains(supervisors, doc.uuid):
-		return nil, []Problem{note(path, "the supervisor's own app is updated by the host", compose.Ignored)}, nil
-	}
-	app := &state.App{UUID: doc.uuid, ID: doc.id, Name: doc.name, Class: doc.class}
+	app := state.App{UUID: doc.uuid, ID: doc.id, Name: doc.name, Class: doc.class, Host: doc.host}
 	if len(doc.releases) == 0 {
 		return app, nil, nil
 	}
-	rel := doc.releases[0]
-	app.Commit, app.ReleaseID = rel.commit, rel.id
+	r := &release{app: &app, doc: doc.releases[0], provided: provided, left: map[string]bool{}}
+	app.Commit, app.ReleaseID = r.doc.commit, r.doc.id
 	var problems []Problem
 	if more := len(doc.releases) - 1; more > 0 {
-		problems = append(problems, note(path+".releases", fmt.Sprintf("only the first release, %s, is used; %d more are not", clip(rel.commit), more), compose.Warned))
+		problems = append(problems, Problem{Path: path + ".releases", Kind: compose.Warned,
+			Text: fmt.Sprintf("only the first release, %s, is used; %d more are not", clip(app.Commit), more)})
 	}
-	found, err := fill(ctx, app, rel)
-	if err != nil {
-		return nil, nil, err
+	if err := r.fill(ctx); err != nil {
+		return app, nil, err
 	}
-	prefix := path + ".releases." + clip(rel.commit) + "."
-	for _, p := range found {
-		p.Path = prefix + p.Path
-		problems = append(problems, p)
-	}
-	if err := compose.Refusal(found); err != nil {
+	if err := compose.Refusal(r.problems); err != nil {
 		app.Rejected = plain(err)
 		app.Services, app.Networks, app.Volumes = nil, nil, nil
+	}
+	for _, p := range r.problems {
+		p.Path = path + ".releases." + clip(app.Commit) + "." + p.Path
+		problems = append(problems, p)
 	}
 	return app, problems, nil
 }
@@ -126,48 +129,74 @@ func plain(err error) string {
 	return err.Error()
 }
 
+// notes collects problems, of each kind as many as anybody reads.
+type notes struct {
+	problems []Problem
+	kinds    map[compose.Kind]int
+}
+
+func (n *notes) note(path, text string, kind compose.Kind) {
+	if n.kinds == nil {
+		n.kinds = map[compose.Kind]int{}
+	}
+	if n.kinds[kind]++; n.kinds[kind] <= maxNotes {
+		n.problems = append(n.problems, Problem{Path: path, Text: text, Kind: kind})
+	}
+}
+
+// release turns the document of a release into the services, networks and
+// volumes of its app.
+type release struct {
+	notes
+	app      *state.App
+	doc      releaseDoc
+	provided *Provided
+	left     map[string]bool // services that are not run here
+}
+
+func (r *release) reject(path, text string) { r.note(path, text, compose.Rejected) }
+
 // fill sets the app's services, networks and volumes.
-func fill(ctx context.Context, app *state.App, rel releaseDoc) ([]Problem, error) {
-	var problems []Problem
-	reject := func(path, text string) {
-		problems = append(problems, Problem{Path: path, Text: text, Kind: compose.Rejected})
+func (r *release) fill(ctx context.Context) error {
+	if !isDockerName(r.app.UUID) {
+		r.reject("uuid", "the app's UUID cannot be part of the names of networks")
 	}
-	if !isDockerName(app.UUID) {
-		reject("uuid", "the app's UUID cannot be part of the names of networks")
+	if !isDockerName(r.doc.commit) {
+		r.reject("commit", "the commit cannot be part of the names of containers")
 	}
-	if !isDockerName(rel.commit) {
-		reject("commit", "the commit cannot be part of the names of containers")
-	}
-	services := make(map[string]any, len(rel.services))
-	running := make(map[string]bool, len(rel.services))
-	for _, name := range slices.Sorted(maps.Keys(rel.services)) {
-		s := rel.services[name]
-		at := "services." + name
+	r.choose()
+	services := make(map[string]any, len(r.doc.services))
+	running := make(map[string]bool, len(r.doc.services))
+	for _, name := range slices.Sorted(maps.Keys(r.doc.services)) {
+		if r.left[name] {
+			continue
+		}
+		s := r.doc.services[name]
 		running[name] = s.running
 		if v, ok := s.composition["running"]; ok && v != nil {
 			b, isBool := v.(bool)
 			if !isBool {
-				reject(at+".running", "want true or false, got "+describe(v))
+				r.reject("services."+name+".running", "want true or false, got "+describe(v))
 			}
 			running[name] = b
 		}
-		if s.contract {
-			problems = append(problems, Problem{Path: at + ".contract", Text: "contracts are not evaluated yet", Kind: compose.Ignored})
-		}
-		services[name] = merge(s)
+		composition := merge(s)
+		r.independent(name, composition)
+		services[name] = composition
 	}
 	project, found, err := compose.Load(ctx, compose.Options{Release: true}, map[string]any{
-		"services": services, "networks": rel.networks, "volumes": rel.volumes,
+		"services": services, "networks": r.doc.networks, "volumes": r.doc.volumes,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for name, s := range project.Services {
-		s.ID, s.ImageID, s.Running = rel.services[name].id, rel.services[name].imageID, running[name]
+		s.ID, s.ImageID, s.Running = r.doc.services[name].id, r.doc.services[name].imageID, running[name]
 		project.Services[name] = s
 	}
-	app.Services, app.Networks, app.Volumes = project.Services, project.Networks, project.Volumes
-	return append(problems, found...), nil
+	r.app.Services, r.app.Networks, r.app.Volumes = project.Services, project.Networks, project.Volumes
+	r.problems = append(r.problems, found...)
+	return nil
 }
 
 // merge lays a service's composition and the fields beside it over each other:

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -29,7 +31,13 @@ func oneService(fields string) string {
 
 func decode(t testing.TB, doc string) (state.Target, []Problem) {
 	t.Helper()
-	got, problems, err := DecodeV3(t.Context(), []byte(doc), device)
+	return decodeFor(t, doc, nil)
+}
+
+// decodeFor decodes for a device that provides something.
+func decodeFor(t testing.TB, doc string, provided *Provided) (state.Target, []Problem) {
+	t.Helper()
+	got, problems, err := DecodeV3(t.Context(), []byte(doc), Options{Device: device, Provided: provided})
 	if err != nil {
 		t.Fatalf("%v\n%.500s", err, doc)
 	}
@@ -45,7 +53,7 @@ func lines(problems []Problem) string {
 }
 
 func TestDecode(t *testing.T) {
-	got, problems := decode(t, whole(`"a1":{"id":"7","name":"shop","class":"app","unknown":[{}],"releases":{"c1":{"id":8,
+	got, problems := decode(t, whole(`"a1":{"id":"7","name":"shop","class":"app","releases":{"c1":{"id":8,
 		"services":{"web":{"id":9,"image_id":"10","image":"registry2.example/v2/x@sha256:1111111111111111111111111111111111111111111111111111111111111111",
 			"environment":{"A":"top"},"labels":{"l":"top"},"running":false,"contract":{},
 			"composition":{"environment":["A=under","B=under"],"labels":{"l":"under","m":"under"},"depends_on":["db"],"networks":["n"]}},
@@ -110,7 +118,7 @@ func TestDocumentRules(t *testing.T) {
 		{whole(`"a1":{"id":1,"name":"x"},"a2":{"id":1,"name":"y"}`), `apps.a2.id: 1 is also the ID of app a1`},
 		{whole(`"a1":{"id":1,"name":"x","releases":{"c1":{"services":{}}}}`), rel + `.id: missing`},
 		{whole(`"a1":{"id":1,"name":"x","releases":{"c1":{"id":1,"services":{"a b":{}}}}}`), rel + `.services.a b: a name consists of`},
-		{whole(`"a1":{"id":1,"name":"x","releases":{"c1":{"id":1,"volumes":{"v":null,"w":[]}}}}`), rel + ".volumes.v: want an object, got null\n" + rel + ".volumes.w: want an object, got an array"},
+		{whole(`"a1":{"id":1,"name":"x","releases":{"c1":{"id":1,"volumes":{"v":null,"w":5}}}}`), rel + ".volumes.v: want an object, got null\n" + rel + ".volumes.w: want an object, got 5"},
 		{oneService(`,"image":5`), web + `.image: want text, got 5`},
 		{oneService(`,"image":"` + long + `"`), web + `.image: longer than 255 characters`},
 		{oneService(`,"environment":null`), web + `.environment: want an object, got null`},
@@ -123,7 +131,7 @@ func TestDocumentRules(t *testing.T) {
 		{oneService(`,"composition":{"a":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `}`), web + `.composition: more than 40 levels deep`},
 		{oneService(`,"environment":{` + strings.TrimSuffix(strings.Repeat(`"-":"",`, 60), ",") + `}`), "and 10 more"},
 	} {
-		got, _, err := DecodeV3(t.Context(), []byte(c.doc), device)
+		got, _, err := DecodeV3(t.Context(), []byte(c.doc), Options{Device: device})
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%.200s\n got %v\nwant %s", c.doc, err, c.want)
 			continue
@@ -131,6 +139,97 @@ func TestDocumentRules(t *testing.T) {
 		if state.ClassOf(err) != state.ClassInvalid || got.Apps != nil {
 			t.Errorf("%.200s: class %s, target %v", c.doc, state.ClassOf(err), got)
 		}
+	}
+}
+
+// Every field of the document: what it may be, and that anything else is named by
+// its path and refuses the document.
+func TestEveryField(t *testing.T) {
+	const (
+		anyText   = `"x"`
+		object    = `{}`
+		null      = `null`
+		wholeNum  = `7`
+		textNum   = `"7"`
+		yes       = `true`
+		list      = `[]`
+		yesAsText = `"true"`
+	)
+	long := `"` + strings.Repeat("x", 256) + `"`
+	device := func(field, value string) string {
+		fields := map[string]string{"name": `"d"`, "config": object, "apps": object}
+		return `{"0123456789abcdef":` + object1(fields, field, value) + `}`
+	}
+	app := func(field, value string) string {
+		return device("apps", `{"a1":`+object1(map[string]string{"id": "1", "name": `"n"`}, field, value)+`}`)
+	}
+	release := func(field, value string) string {
+		return app("releases", `{"c1":`+object1(map[string]string{"id": "1"}, field, value)+`}`)
+	}
+	service := func(field, value string) string {
+		fields := map[string]string{"id": "1", "image_id": "1", "image": `"i"`, "environment": object, "labels": object}
+		return release("services", `{"web":`+object1(fields, field, value)+`}`)
+	}
+	for _, c := range []struct {
+		level      func(field, value string) string
+		path       string
+		field      string
+		required   bool
+		fine, fail []string
+	}{
+		{device, "", "name", true, []string{anyText, `""`}, []string{null, wholeNum, object, long, `"a\nb"`}},
+		{device, "", "config", true, []string{object, `{"A_1:b":""}`}, []string{null, list, anyText, `{"A":1}`, `{"A":null}`, `{"a-b":"x"}`}},
+		{device, "", "apps", true, []string{object}, []string{null, list, anyText, `{` + long + `:{"id":1,"name":""}}`}},
+		{app, "apps.a1.", "id", true, []string{wholeNum, textNum, `0`, `"0"`, `"51564189199"`}, []string{null, `-1`, `"-1"`, `1.5`, `"0xff"`, `""`, list, yes}},
+		{app, "apps.a1.", "name", true, []string{anyText, `""`}, []string{null, wholeNum, long}},
+		{app, "apps.a1.", "class", false, []string{null, `"fleet"`, `"app"`, `"block"`}, []string{anyText, wholeNum, `""`, object}},
+		{app, "apps.a1.", "releases", false, []string{null, object}, []string{list, anyText}},
+		{app, "apps.a1.", "is_host", false, []string{yes, `false`}, []string{null, yesAsText, `1`}},
+		{app, "apps.a1.", "parent_app", false, []string{anyText}, []string{null, wholeNum, long}},
+		{release, "apps.a1.releases.c1.", "id", true, []string{wholeNum, textNum}, []string{null, `-1`, anyText}},
+		{release, "apps.a1.releases.c1.", "services", false, []string{null, object}, []string{list, anyText, `{"-a":{}}`, `{"a/b":{}}`, `{"":{}}`, `{"web":null}`}},
+		{release, "apps.a1.releases.c1.", "volumes", false, []string{null, object, `{"v":{}}`, `{"v":[]}`, `{"v":{"unknown":1}}`}, []string{list, anyText, `{"v":null}`, `{"v":"x"}`, `{"_v":{}}`}},
+		{release, "apps.a1.releases.c1.", "networks", false, []string{null, object, `{"n":{}}`, `{"n":[]}`, `{"n":{"unknown":1}}`}, []string{list, anyText, `{"n":null}`, `{"n":1}`, `{".n":{}}`}},
+		{service, "apps.a1.releases.c1.services.web.", "id", true, []string{wholeNum, textNum}, []string{null, `1.5`, anyText}},
+		{service, "apps.a1.releases.c1.services.web.", "image_id", true, []string{wholeNum, textNum}, []string{null, `-1`, object}},
+		{service, "apps.a1.releases.c1.services.web.", "image", true, []string{anyText, `""`}, []string{null, wholeNum, long}},
+		{service, "apps.a1.releases.c1.services.web.", "environment", true, []string{object, `{"_A1":"` + strings.Repeat("x", 300) + `"}`}, []string{null, list, `{"1A":""}`, `{"A":1}`, `{"A":null}`, `{` + long + `:""}`}},
+		{service, "apps.a1.releases.c1.services.web.", "labels", true, []string{object, `{"a/b!":""}`}, []string{null, list, `{"a b":""}`, `{"a'":""}`, `{"é":""}`, `{"":""}`, `{"a":true}`}},
+		{service, "apps.a1.releases.c1.services.web.", "running", false, []string{null, yes, `false`}, []string{yesAsText, `1`, object}},
+		{service, "apps.a1.releases.c1.services.web.", "contract", false, []string{object, list, `{"requires":5}`}, []string{null, anyText, wholeNum, yes}},
+		{service, "apps.a1.releases.c1.services.web.", "composition", false, []string{object, `{"restart":"often"}`}, []string{null, list, anyText, yes}},
+	} {
+		if c.required {
+			refusedAt(t, c.level(c.field, ""), c.path+c.field+": missing")
+		} else {
+			decode(t, c.level(c.field, ""))
+		}
+		for _, value := range c.fine {
+			decode(t, c.level(c.field, value))
+		}
+		for _, value := range c.fail {
+			refusedAt(t, c.level(c.field, value), c.path+c.field)
+		}
+	}
+}
+
+// object1 writes an object of which one field has another value; "": it is missing.
+func object1(fields map[string]string, field, value string) string {
+	fields[field] = value
+	var out []string
+	for _, k := range slices.Sorted(maps.Keys(fields)) {
+		if fields[k] != "" {
+			out = append(out, `"`+k+`":`+fields[k])
+		}
+	}
+	return "{" + strings.Join(out, ",") + "}"
+}
+
+func refusedAt(t *testing.T, doc, path string) {
+	t.Helper()
+	_, _, err := DecodeV3(t.Context(), []byte(doc), Options{Device: device})
+	if err == nil || state.ClassOf(err) != state.ClassInvalid || !strings.Contains(err.Error(), "target state: "+path) {
+		t.Errorf("%.300s\n got %v\nwant a refusal at %s", doc, err, path)
 	}
 }
 
@@ -174,12 +273,15 @@ func TestAppProblems(t *testing.T) {
 		doc, want string
 		apps      int
 	}{
-		{whole(`"h":{"id":1,"name":"os","is_host":true}`), "apps.h: ignored: updates of the host are not supported yet", 0},
-		{whole(`"52e35121417640b1b28a680504e4039b":{"id":1,"name":"s"}`), "apps.52e35121417640b1b28a680504e4039b: ignored: the supervisor's own app is updated by the host", 0},
+		{whole(`"h":{"id":1,"name":"os","is_host":true}`), "", 1},
+		{whole(`"52e35121417640b1b28a680504e4039b":{"id":1,"name":"s"}`), "", 1},
+		{whole(`"a1":{"id":1,"name":"x","new":[{}],"releases":{"z":{"id":1,"volumes":{"v":[]},"networks":{"n":[1]}}}}`),
+			"apps.a1.new: ignored: not known here, so it has no effect; compose attributes belong into the composition\n" +
+				"apps.a1.releases.z.networks.n: rejected: want a mapping, got a list", 1},
+		{oneService(`,"command":"true"`), "apps.a1.releases.c1.services.web.command: ignored: not known here, so it has no effect; compose attributes belong into the composition", 1},
 		{whole(`"a1":{"id":1,"name":"x","releases":{"z":{"id":1},"a":{"id":2}}}`), "apps.a1.releases: warned: only the first release, z, is used; 1 more are not", 1},
 		{whole(`"a/1":{"id":1,"name":"x","releases":{"z":{"id":1}}}`), "apps.a/1.releases.z.uuid: rejected: the app's UUID cannot be part of the names of networks", 1},
 		{whole(`"a1":{"id":1,"name":"x","releases":{"z z":{"id":1}}}`), "apps.a1.releases.z z.commit: rejected: the commit cannot be part of the names of containers", 1},
-		{oneService(`,"contract":{"type":"sw"}`), "apps.a1.releases.c1.services.web.contract: ignored: contracts are not evaluated yet", 1},
 		{oneService(`,"composition":{"running":"no"}`), `apps.a1.releases.c1.services.web.running: rejected: want true or false, got "no"`, 1},
 		{oneService(`,"composition":{"environment":5}`), `apps.a1.releases.c1.services.web.environment: rejected: want a mapping or a list of key=value, got 5`, 1},
 		{oneService(`,"image":""`), `apps.a1.releases.c1.services.web.image: rejected: the service has no image; build it first and name the result here`, 1},
@@ -214,14 +316,22 @@ func TestHostileDocuments(t *testing.T) {
 		"many values":    oneService(`,"composition":{"x":[` + strings.Repeat("[],", 2_000_000) + `[]]}`),
 		"many ports":     oneService(`,"composition":{"ports":[` + strings.Repeat(`"1-65535",`, 100_000) + `1]}`),
 		"many links":     oneService(`,"composition":{"depends_on":[` + many(100_000, `"d%d"`) + `]}`),
+		"many contracts": whole(`"a1":{"id":1,"name":"x","releases":{"c":{"id":1,"services":{` + many(4_000, `"s%d":{"id":1,"image_id":1,"image":"i","environment":{},"labels":{},"contract":{"requires":[{"type":"sw.os","name":"a"},{"type":"sw.l4t","version":">99"}]}}`) + `}}}}`),
+		"many needs":     oneService(`,"contract":{"requires":[` + many(40_000, `{"type":"sw.os","slug":"%d"}`) + `]}`),
+		"many names":     oneService(`,"contract":{"requires":[` + many(20_000, `{"type":"sw.os","name":"%d"}`) + `,5]}`),
+		"many choices":   oneService(`,"contract":{"requires":[{"or":[` + many(40_000, `{"type":"sw.os","slug":"`+strings.Repeat("x", 250)+`%d"}`) + `]}]}`),
+		"deep choices":   oneService(`,"contract":{"requires":[` + strings.Repeat(`{"or":[`, 1000) + strings.Repeat(`]}`, 1000) + `]}`),
 		"many unknown":   oneService(`,"composition":{` + many(100_000, `"d%d":1`) + `}`),
 	} {
 		start := time.Now()
-		got, problems, err := DecodeV3(t.Context(), []byte(doc), device)
+		got, problems, err := DecodeV3(t.Context(), []byte(doc), Options{Device: device, Provided: &board})
+		if rejected := got.Apps["a1"].Rejected; len(rejected) > 100_000 {
+			t.Errorf("%s: a rejection of %d bytes", name, len(rejected))
+		}
 		if err == nil && got.Apps["a1"].Rejected == "" && name != "many unknown" {
 			t.Errorf("%s: accepted", name)
 		}
-		if took := time.Since(start); took > 10*time.Second {
+		if took := time.Since(start); took > 30*time.Second {
 			t.Errorf("%s: took %v", name, took)
 		}
 		if len(problems) > 2000 || err != nil && len(err.Error()) > 20_000 {
@@ -233,7 +343,7 @@ func TestHostileDocuments(t *testing.T) {
 func TestCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, _, err := DecodeV3(ctx, []byte(oneService(``)), device); !errors.Is(err, context.Canceled) {
+	if _, _, err := DecodeV3(ctx, []byte(oneService(``)), Options{Device: device}); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 }
@@ -296,7 +406,7 @@ func BenchmarkDecodeV3(b *testing.B) {
 	b.SetBytes(int64(len(doc)))
 	b.ReportAllocs()
 	for b.Loop() {
-		got, problems, err := DecodeV3(b.Context(), doc, device)
+		got, problems, err := DecodeV3(b.Context(), doc, Options{Device: device})
 		if err != nil || len(problems) > 0 || len(got.Apps["a1"].Services) != 50 {
 			b.Fatal(err, problems)
 		}
@@ -309,25 +419,34 @@ func FuzzDecodeV3(f *testing.F) {
 	f.Add([]byte(oneService(``)))
 	f.Add([]byte(oneService(`,"composition":{"ports":["80:80"],"ulimits":{"n":{"soft":1}},"healthcheck":{"test":[1]},"depends_on":{"web":null}}`)))
 	f.Add([]byte(whole(`"a1":{"id":"1","name":"x","releases":{"c":{"id":1,"networks":{"n":{"ipam":{"config":[{"subnet":"10.0.0.0/8"}]}}},"volumes":{"v":{"driver_opts":{"a":1}}}}}}`)))
+	f.Add([]byte(oneService(`,"contract":{"requires":[{"type":"sw.os","slug":"x","version":">=1 <2 || ^3"},{"or":[{"type":"sw.l4t","data":{"a":1}},{"or":[]}]},{"type":"sw.kernel","name":"y"}]},"composition":{"labels":["io.balena.features.optional=1"]}`)))
+	f.Add([]byte(whole(`"h":{"id":1,"name":"x","is_host":true,"releases":{"c":{"id":1,"services":{"o":{"id":1,"image_id":1,"image":"i","environment":{},"labels":{"io.balena.image.class":"overlay"}},"s":{"id":1,"image_id":1,"image":"i","environment":{},"labels":{},"composition":{"depends_on":["o"]}}}}}}`)))
 	f.Add([]byte(fifty()))
 	f.Fuzz(func(t *testing.T, doc []byte) {
-		a, pa, err := DecodeV3(t.Context(), doc, device)
+		a, pa, err := DecodeV3(t.Context(), doc, Options{Device: device, Provided: &board})
 		if err != nil {
 			if err.Error() == "" || state.ClassOf(err) != state.ClassInvalid {
 				t.Fatalf("%v", err)
 			}
 			return
 		}
-		b, pb, err := DecodeV3(t.Context(), doc, device)
+		b, pb, err := DecodeV3(t.Context(), doc, Options{Device: device, Provided: &board})
 		if err != nil || lines(pa) != lines(pb) || !cmp.Equal(a, b) {
 			t.Fatalf("two answers: %v\n%s\n%s\n%s", err, cmp.Diff(a, b), lines(pa), lines(pb))
 		}
-		for _, app := range a.Apps {
-			for name, s := range app.Services {
-				complete(t, app, name, s)
-			}
+		if c, _, err := DecodeV3(t.Context(), doc, Options{Device: device}); err != nil || len(c.Apps) != len(a.Apps) {
+			t.Fatalf("what the device offers changes which apps there are: %v", err)
 		}
+		allComplete(t, a)
 	})
+}
+
+func allComplete(t *testing.T, target state.Target) {
+	for _, app := range target.Apps {
+		for name, s := range app.Services {
+			complete(t, app, name, s)
+		}
+	}
 }
 
 // complete checks that an accepted service lacks nothing and names nothing that

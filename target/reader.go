@@ -20,6 +20,7 @@ const (
 	maxValues   = 200_000  // variables, labels and values in compositions
 	maxThings   = 5_000    // apps, releases, services, networks and volumes
 	maxLines    = 50       // violations that are printed
+	maxNotes    = 200      // problems of one kind in one app
 )
 
 // reader reads JSON values one after the other. A value of the wrong type is
@@ -29,9 +30,11 @@ type reader struct {
 	dec        *json.Decoder
 	err        error
 	violations []string
-	more       int // violations that are not kept
-	values     int // seen so far
-	things     int // seen so far
+	more       int      // violations that are not kept
+	own        bool     // within the entry of our own device
+	unknown    []string // paths of keys in it that have no meaning
+	values     int      // seen so far
+	things     int      // seen so far
 }
 
 func newReader(doc []byte) *reader {
@@ -74,15 +77,20 @@ func (r *reader) token() json.Token {
 	}
 	t, err := r.dec.Token()
 	if err != nil {
-		at := r.dec.InputOffset()
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			r.err = fmt.Errorf("the document is cut off after byte %d", at)
-		} else {
-			r.err = fmt.Errorf("not JSON near byte %d: %w", at, err)
-		}
+		r.broken(err)
 		return nil
 	}
 	return t
+}
+
+// broken stops at what is not JSON.
+func (r *reader) broken(err error) {
+	at := r.dec.InputOffset()
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		r.err = fmt.Errorf("the document is cut off after byte %d", at)
+	} else {
+		r.err = fmt.Errorf("not JSON near byte %d: %w", at, err)
+	}
 }
 
 // end reports what follows the document.
@@ -144,8 +152,9 @@ func describe(t json.Token) string {
 	return fmt.Sprint(t)
 }
 
-func clip(s string) string {
-	const most = 100
+func clip(s string) string { return clipTo(s, 100) }
+
+func clipTo(s string, most int) string {
 	if len(s) <= most {
 		return s
 	}
@@ -182,6 +191,14 @@ func (r *reader) object(path string, nullable bool, field func(path, key string)
 
 // pass skips a value of any type.
 func (r *reader) pass() { r.skip(r.token()) }
+
+// ignore skips a value under a key that has no meaning.
+func (r *reader) ignore(path string) {
+	if r.own && len(r.unknown) < maxLines {
+		r.unknown = append(r.unknown, path)
+	}
+	r.pass()
+}
 
 // text reads a text of at most 255 characters.
 func (r *reader) text(path string) string {
@@ -231,7 +248,7 @@ func (r *reader) number(path string) int64 {
 	t := r.token()
 	switch x := t.(type) {
 	case string:
-		if n, err := strconv.ParseInt(x, 10, 64); err == nil && x[0] >= '0' && x[0] <= '9' {
+		if n, ok := number(x); ok {
 			return n
 		}
 	case json.Number:
@@ -244,6 +261,12 @@ func (r *reader) number(path string) int64 {
 	}
 	r.wrong(path, "a whole number, not negative", t)
 	return 0
+}
+
+// number reads digits.
+func number(s string) (int64, bool) {
+	n, err := strconv.ParseInt(s, 10, 64)
+	return n, err == nil && digit(s[0])
 }
 
 // count stops at a document that is larger than any device could run.

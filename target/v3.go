@@ -29,7 +29,7 @@ type serviceDoc struct {
 	id, imageID         int64
 	image               string
 	running             bool
-	contract            bool
+	contract            any // nil when there is none
 	environment, labels map[string]string
 	composition         map[string]any
 }
@@ -58,7 +58,7 @@ func (r *reader) fields(path string, read map[string]func(path string), needed .
 			f(p)
 			return
 		}
-		r.pass()
+		r.ignore(p)
 	}) {
 		q.check(needed...)
 	}
@@ -69,8 +69,9 @@ func (r *reader) fields(path string, read map[string]func(path string), needed .
 func (r *reader) document(uuid string) (own *deviceDoc) {
 	r.object("", false, func(p, key string) {
 		r.short(p, key)
-		if key == uuid {
+		if r.own = key == uuid; r.own {
 			p = "" // paths within our own entry need no prefix
+			r.unknown = nil
 		}
 		d := r.device(p)
 		if key == uuid {
@@ -89,7 +90,7 @@ func (r *reader) device(path string) (d deviceDoc) {
 				r.violation(p, "contains a line break")
 			}
 		},
-		"config": func(p string) { d.config = r.variables(p, "a configuration variable's name", isConfigVariable) },
+		"config": func(p string) { d.config = r.variables(p, false, "a configuration variable's name", isConfigVariable) },
 		"apps": func(p string) {
 			d.apps = nil
 			r.object(p, false, func(p, uuid string) {
@@ -171,8 +172,8 @@ func (r *reader) service(path string) (s serviceDoc) {
 		"id":          func(p string) { s.id = r.number(p) },
 		"image_id":    func(p string) { s.imageID = r.number(p) },
 		"image":       func(p string) { s.image = r.text(p) },
-		"environment": func(p string) { s.environment = r.variables(p, "a variable's name", isVariable) },
-		"labels":      func(p string) { s.labels = r.variables(p, "a label's name", isLabel) },
+		"environment": func(p string) { s.environment = r.variables(p, false, "a variable's name", isVariable) },
+		"labels":      func(p string) { s.labels = r.variables(p, false, "a label's name", isLabel) },
 		"running":     func(p string) { s.running = r.boolean(p, true, true) },
 		"contract":    func(p string) { s.contract = r.contract(p) },
 		"composition": func(p string) { s.composition = r.mapping(p) },
@@ -180,17 +181,17 @@ func (r *reader) service(path string) (s serviceDoc) {
 	return s
 }
 
-// contract reads a contract, which is not evaluated; it reports whether it has
-// any content.
-func (r *reader) contract(path string) (content bool) {
+// contract reads any object or list; what is wrong with its content is a matter
+// of its app alone.
+func (r *reader) contract(path string) any {
 	switch v := r.free(path).(type) {
-	case map[string]any:
-		return len(v) > 0
-	case []any:
-		return len(v) > 0
+	case map[string]any, []any:
+		return v
 	default:
-		r.violation(path, "want an object, got %s", describe(v))
-		return false
+		if r.err == nil {
+			r.violation(path, "want an object, got %s", describe(v))
+		}
+		return nil
 	}
 }
 
@@ -204,12 +205,24 @@ func (r *reader) mapping(path string) map[string]any {
 	return m
 }
 
-// objects reads volumes or networks.
+// objects reads volumes or networks, whose content the compose package judges.
 func (r *reader) objects(path string) map[string]any {
 	out := map[string]any{}
 	r.object(path, true, func(p, name string) {
 		r.dockerName(p, name)
-		out[name] = r.mapping(p)
+		v := r.free(p)
+		switch x := v.(type) {
+		case map[string]any:
+		case []any:
+			if len(x) == 0 {
+				v = map[string]any{} // how some clouds write an empty object
+			}
+		default:
+			if r.err == nil {
+				r.violation(p, "want an object, got %s", describe(v))
+			}
+		}
+		out[name] = v
 	})
 	return out
 }
@@ -223,9 +236,9 @@ func (r *reader) dockerName(path, name string) {
 }
 
 // variables reads a mapping from names to text.
-func (r *reader) variables(path, what string, valid func(string) bool) map[string]string {
+func (r *reader) variables(path string, nullable bool, what string, valid func(string) bool) map[string]string {
 	out := map[string]string{}
-	r.object(path, false, func(p, name string) {
+	r.object(path, nullable, func(p, name string) {
 		r.short(p, name)
 		r.count(p, &r.values, maxValues)
 		if !valid(name) {
