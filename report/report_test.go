@@ -95,6 +95,16 @@ func TestReports(t *testing.T) {
 	a1, a2, b1 := image("ia1", "registry.example/v2/a1:latest", refA1), image("ia2", refA2), image("ib1", refB1)
 	appRef := reconcile.App{UUID: "app1", ID: 7}
 	for name, in := range map[string]Input{
+		"hand-over-failed": {
+			Target: target(app(next, service("a", refA2))),
+			World: func() state.World {
+				w := world(old, []state.Image{a1, a2}, container("c1", "a", old, "ia1", state.Running))
+				app1 := w.Apps["app1"]
+				app1.Handovers = map[string]state.Handover{"a": {Hash: "v1:a", Image: refA2, Failed: true}}
+				w.Apps["app1"] = app1
+				return w
+			}(),
+		},
 		"no-target": {World: world("", nil)},
 		"empty-target": {
 			Target: target(),

@@ -28,6 +28,7 @@ const (
 	Restarting       Status = "restarting"
 	Exited           Status = "exited"
 	Dead             Status = "Dead"
+	Aborted          Status = "Aborted"
 	Unknown          Status = "Unknown"
 )
 
@@ -37,6 +38,7 @@ type UpdateStatus string
 // From the one that hides all others to the one that is hidden by all.
 const (
 	Rejected        UpdateStatus = "rejected"
+	AbortedUpdate   UpdateStatus = "aborted"
 	DownloadingNow  UpdateStatus = "downloading"
 	DownloadedAll   UpdateStatus = "downloaded"
 	ApplyingChanges UpdateStatus = "applying changes"
@@ -237,6 +239,10 @@ func wantedRow(want state.App, s state.Service, in Input) Row {
 			break
 		}
 	}
+	if h, known := in.World.Apps[want.UUID].Handovers[s.Name]; known && h.Failed && h.Hash == s.Hash && state.SameImage(h.Image, s.Image) {
+		r.Status, r.Pending = Aborted, false // the old container serves on
+		return r
+	}
 	for _, run := range in.Running {
 		create, ok := run.Step.(reconcile.Create)
 		if ok && create.App.UUID == want.UUID && create.Service.Name == s.Name && create.Commit == want.Commit {
@@ -277,6 +283,8 @@ func updateStatus(services map[string]Service, pending bool) UpdateStatus {
 		return false
 	}
 	switch {
+	case has(Aborted):
+		return AbortedUpdate
 	case has(Downloading):
 		return DownloadingNow
 	case has(Downloaded):
