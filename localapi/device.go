@@ -21,6 +21,9 @@ type Config struct {
 	Managed func() bool
 	// Key is the key that opens the whole API.
 	Key func() string
+	// ServiceKeys are the keys of services; each shows its own app only. May be
+	// nil: there are none.
+	ServiceKeys func() []ServiceKey
 	// Health reports whether the supervisor works, and if not, why.
 	Health func() (ok bool, reasons []string)
 	// InstantUpdates reports whether others may make the device poll.
@@ -33,6 +36,12 @@ type Config struct {
 	Unhealthy func(reasons []string)
 	// Log is told every request. May be nil.
 	Log func(Request)
+}
+
+// ServiceKey is a key that was given to a service.
+type ServiceKey struct {
+	Key   string
+	AppID int64
 }
 
 // New makes the device API.
@@ -80,8 +89,12 @@ func (a *api) update(w http.ResponseWriter, r *http.Request, body []byte) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-func (a *api) stateStatus(w http.ResponseWriter, _ *http.Request, _ []byte) {
-	answer(w, http.StatusOK, a.c.Status().reduced())
+func (a *api) stateStatus(w http.ResponseWriter, r *http.Request, _ []byte) {
+	s := a.c.Status()
+	if app, all := a.scope(r); !all {
+		s = s.of(app)
+	}
+	answer(w, http.StatusOK, s.reduced())
 }
 
 func text(w http.ResponseWriter, status int, s string) {
@@ -91,14 +104,34 @@ func text(w http.ResponseWriter, status int, s string) {
 	_, _ = w.Write([]byte(s))
 }
 
-// allowed reports whether the request shows the key, in the query or in the
-// header.
+// allowed reports whether the request shows a key, in the query or in the header.
 func (a *api) allowed(r *http.Request) bool {
+	app, all := a.scope(r)
+	return all || app != 0
+}
+
+// scope says which app a request may see: all, one, or with neither none.
+func (a *api) scope(r *http.Request) (app int64, all bool) {
 	if !a.c.Managed() {
-		return true
+		return 0, true
 	}
-	want := a.c.Key()
 	got := requestKey(r)
+	if equal(a.c.Key(), got) {
+		return 0, true
+	}
+	if a.c.ServiceKeys == nil {
+		return 0, false
+	}
+	for _, k := range a.c.ServiceKeys() {
+		if equal(k.Key, got) {
+			app = k.AppID // no early end: time tells nothing
+		}
+	}
+	return app, false
+}
+
+// equal compares keys in a time that does not tell how far they agree.
+func equal(want, got string) bool {
 	if want == "" || got == "" {
 		return false
 	}

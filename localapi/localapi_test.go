@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -58,6 +59,7 @@ func (d *device) serve(t *testing.T) *httptest.Server {
 	s := httptest.NewServer(New(Config{
 		Managed:        func() bool { return !d.unmanaged },
 		Key:            func() string { return key },
+		ServiceKeys:    func() []ServiceKey { return []ServiceKey{{"serviceone", 1}, {"servicetwo", 2}} },
 		Health:         func() (bool, []string) { return !d.sick, []string{"no poll"} },
 		InstantUpdates: func() bool { return !d.noInstant },
 		Update:         func(force, cancel bool) { d.story = append(d.story, fmt.Sprintf("update %v %v", force, cancel)) },
@@ -229,6 +231,32 @@ func TestUpdateWithoutInstantUpdates(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"POST /v1/update 202", "update true false", "POST /v1/update 204"}, d.story); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// The key of a service opens the API, and shows the service's own app only.
+func TestServiceKeys(t *testing.T) {
+	d := &device{status: Status{
+		Containers: []Container{{ServiceName: "a", AppID: 1, Status: "Running"}, {ServiceName: "b", AppID: 2, Status: "Running"}},
+		Images:     []Image{{Name: "a", AppID: 1}, {Name: "b", AppID: 2}}, Commits: map[int64]string{1: "c1", 2: "c2"},
+	}}
+	s := d.serve(t)
+	for k, want := range map[string][]string{"serviceone": {`"a"`, "c1"}, "servicetwo": {`"b"`, "c2"}} {
+		code, body, _ := call(t, "GET", s.URL+"/v2/state/status", "", "Authorization", "Bearer "+k)
+		if code != 200 {
+			t.Fatalf("%s: %d", k, code)
+		}
+		for _, w := range []string{`"a"`, `"b"`, "c1", "c2"} {
+			if strings.Contains(body, w) != slices.Contains(want, w) {
+				t.Errorf("%s sees %s: %s", k, w, body)
+			}
+		}
+	}
+	if code, _, _ := call(t, "POST", s.URL+"/v1/update?apikey=servicetwo", ""); code != 204 {
+		t.Errorf("update: %d", code)
+	}
+	if code, _, _ := call(t, "GET", s.URL+"/v2/state/status?apikey=servicethree", ""); code != 401 {
+		t.Errorf("another key: %d", code)
 	}
 }
 

@@ -81,6 +81,14 @@ type stateStatus struct {
 	Release    string      `json:"release,omitempty"`
 }
 
+// of leaves what a key of one app may see.
+func (s Status) of(app int64) Status {
+	s.Containers = slices.DeleteFunc(slices.Clone(s.Containers), func(c Container) bool { return c.AppID != app })
+	s.Images = slices.DeleteFunc(slices.Clone(s.Images), func(i Image) bool { return i.AppID != app })
+	s.Commits = map[int64]string{app: s.Commits[app]}
+	return s
+}
+
 // reduced makes the document. It is about one app, that of the first container,
 // else of the first image; only the progress counts all of them.
 func (s Status) reduced() stateStatus {

@@ -54,6 +54,7 @@ func (s *Supervisor) api(open bool) http.Handler {
 	return localapi.New(localapi.Config{
 		Managed:        func() bool { return !open && s.values().Managed() },
 		Key:            func() string { return s.apiKey },
+		ServiceKeys:    s.serviceKeys,
 		Health:         s.health,
 		InstantUpdates: func() bool { return true },
 		Update:         s.update,

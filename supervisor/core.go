@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 
 	"github.com/rs/zerolog"
 
@@ -54,10 +55,13 @@ func (c *Core) Device() run.Device { return c.device }
 // Memory keeps a loop's failures.
 func (c *Core) Memory() run.Memory { return c.memory }
 
-// Accept makes a target the one in force; last is the last look at the device,
-// zero if there was none.
+// Accept makes a new target the one in force; last is the last look at the
+// device, zero if there was none.
 func (c *Core) Accept(t state.Target, last state.World) error {
-	err := c.device.learn(t, last)
+	err := errors.Join(c.device.learn(t, last), c.device.retryHandovers(""))
 	c.device.use(t)
 	return err
 }
+
+// Restore makes the target the one in force that was so before a restart.
+func (c *Core) Restore(t state.Target) { c.device.use(t) }

@@ -88,7 +88,6 @@ type device struct {
 	differs   map[string]differences // container ID → why it does not
 	adopt     bool                   // the store was lost: take over the images of our containers
 	stops     stops
-	said      map[string]bool // what was logged once
 }
 
 func newDevice(c deviceConfig) (*device, error) {
@@ -97,7 +96,7 @@ func newDevice(c deviceConfig) (*device, error) {
 	}
 	d := &device{
 		deviceConfig: c, images: map[string]bool{}, intents: map[string]state.Intent{}, overrides: map[string]store.Override{},
-		differs: map[string]differences{}, adopt: c.Store.Recovered() != "", stops: newStops(), said: map[string]bool{},
+		differs: map[string]differences{}, adopt: c.Store.Recovered() != "", stops: newStops(),
 	}
 	return d, d.load()
 }
@@ -136,34 +135,32 @@ func (d *device) Watch(ctx context.Context) <-chan struct{} {
 	return merge(ctx, d.Engine.Watch(ctx), d.Locks.Watch(ctx))
 }
 
-// merge passes the hints of both on until ctx ends.
-func merge(ctx context.Context, a, b <-chan struct{}) <-chan struct{} {
-	out := make(chan struct{}, 1)
-	go func() {
-		defer close(out)
-		for a != nil || b != nil {
-			open := true
-			select {
-			case <-ctx.Done():
-				return
-			case _, open = <-a:
-				if !open {
-					a = nil
-				}
-			case _, open = <-b:
-				if !open {
-					b = nil
-				}
-			}
-			if open {
+// merge passes hints of several kinds on until ctx ends.
+func merge(ctx context.Context, all ...<-chan struct{}) <-chan struct{} {
+	out := make(chan struct{}, 1) // one hint is as good as two
+	var wg sync.WaitGroup
+	for _, in := range all {
+		wg.Go(func() {
+			for hint(ctx, in) {
 				select {
 				case out <- struct{}{}:
-				default: // one hint is as good as two
+				default:
 				}
 			}
-		}
-	}()
+		})
+	}
+	go func() { wg.Wait(); close(out) }()
 	return out
+}
+
+// hint waits for one; false: there are no more.
+func hint(ctx context.Context, in <-chan struct{}) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case _, open := <-in:
+		return open
+	}
 }
 
 // Observe implements run.Device.
@@ -234,16 +231,4 @@ func remembered(s reconcile.Step, err error) error {
 		return nil
 	}
 	return fmt.Errorf("remember %s: %w", s.Title(), state.Classify(state.ClassSpace, err))
-}
-
-// once is true the first time; the lock is held.
-func (d *device) once(what string) bool {
-	if d.said[what] {
-		return false
-	}
-	if len(d.said) > 1000 {
-		clear(d.said)
-	}
-	d.said[what] = true
-	return true
 }

@@ -215,19 +215,24 @@ func TestExplainWhatIsInTheWay(t *testing.T) {
 			x.accept(t, want)
 			x.work(t, c.breaks)
 			e := x.explain(t, c.service)
-			b := e.blocker(c.kind)
-			if b.Kind == "" {
-				t.Fatalf("nothing is in the way: %+v", e)
-			}
-			for _, w := range c.want {
-				if !strings.Contains(b.Text+b.Advice+b.Holder, w) {
-					t.Errorf("nothing about %q in %+v", w, b)
-				}
-			}
-			if e.Verdict == "it is as it was asked to be" {
-				t.Error("the verdict says that all is well")
-			}
+			e.mentions(t, c.kind, c.want)
 		})
+	}
+}
+
+func (e Explanation) mentions(t *testing.T, kind string, want []string) {
+	t.Helper()
+	b := e.blocker(kind)
+	if b.Kind == "" {
+		t.Fatalf("nothing is in the way: %+v", e)
+	}
+	for _, w := range want {
+		if !strings.Contains(b.Text+b.Advice+b.Holder, w) {
+			t.Errorf("nothing about %q in %+v", w, b)
+		}
+	}
+	if e.Verdict == "it is as it was asked to be" {
+		t.Error("the verdict says that all is well")
 	}
 }
 

@@ -115,13 +115,14 @@ func (j *journal) add(entries ...store.Entry) {
 func (j *journal) event(e run.Event) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	switch s := e.Node.Step.(type) {
-	case reconcile.Stop:
+	if s, ok := e.Node.Step.(reconcile.Stop); ok {
 		j.ours[s.Container] = true
-	case reconcile.Remove:
+	}
+	if s, ok := e.Node.Step.(reconcile.Start); ok {
+		j.ours[s.Container] = true
+	}
+	if s, ok := e.Node.Step.(reconcile.Remove); ok {
 		j.removed[s.Container] = true
-	case reconcile.Start:
-		j.ours[s.Container] = true
 	}
 	if !e.Ended {
 		j.running[e.Node.Key] = &openStep{entries: j.describe(e)}

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"os"
@@ -90,5 +91,61 @@ func TestReadSnapshotRefusesOtherFiles(t *testing.T) {
 	}
 	if _, err := ReadSnapshot(filepath.Join(dir, "none")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("missing file: %v", err)
+	}
+}
+
+// The contents of files are hidden like variables, and the plan about them stays
+// the same: what is on the device is still found, what rests still rests.
+func TestSnapshotHidesFiles(t *testing.T) {
+	const secret = "hunter2"
+	now, want := app(secret)
+	with := func(content string) []state.File {
+		return []state.File{{Target: "/run/secrets/token", Content: []byte(content)}}
+	}
+	a := now.Apps["a"]
+	was := *a.Containers[0].Spec
+	was.Files = with("old-" + secret)
+	a.Containers[0].Spec, a.Containers[0].Hash = &was, was.Hash()
+	a.Files = []state.FilesNow{{Service: "web", Hash: state.FilesHash(was.Files)}, {Service: "web", Hash: "v1:" + "0123456789abcdef"}}
+	now.Apps["a"] = a
+	s := want.Apps["a"].Services["web"]
+	s.Spec.Files = with("new-" + secret)
+	s.Hash = s.Spec.Hash()
+	want.Apps["a"].Services["web"] = s
+	now.Intents = []state.Intent{{ID: "i1", Kind: state.Restart, App: "a", By: "me", Left: []string{"c1"}}}
+	now.NoLocks = true
+	taken := time.Now().UTC()
+	hash := state.FilesHash(s.Spec.Files)
+	failures := map[reconcile.Key]state.Failure{reconcile.WriteFiles{App: reconcile.App{UUID: "a"}, Service: "web", Hash: hash}.Key(): {
+		Class: state.ClassSpace, Text: "no space left", Attempt: 2, Next: taken.Add(time.Minute),
+	}}
+	plan, err := reconcile.Make(now, want, reconcile.Facts{Now: taken, Failures: failures})
+	if err != nil {
+		t.Fatal(err)
+	}
+	shot := takeSnapshot(now, want, failures, taken)
+	b, err := json.Marshal(shot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range []string{secret, base64.StdEncoding.EncodeToString([]byte("new-" + secret)), hash} {
+		if strings.Contains(string(b), bad) {
+			t.Errorf("the snapshot holds %q", bad)
+		}
+	}
+	if string(want.Apps["a"].Services["web"].Spec.Files[0].Content) != "new-"+secret {
+		t.Error("taking a snapshot changed the target itself")
+	}
+	again, err := shot.Plan()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again.String() != plan.String() {
+		t.Errorf("on the device:\n%s\nfrom the snapshot:\n%s", plan, again)
+	}
+	for _, w := range []string{"files changed", "write files", "remove files", "no space left"} {
+		if !strings.Contains(again.String(), w) {
+			t.Errorf("nothing about %q in\n%s", w, again)
+		}
 	}
 }

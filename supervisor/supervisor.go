@@ -108,7 +108,10 @@ func open(cfg Config) (*Supervisor, error) {
 	if err != nil {
 		cfg.Log.Warn().Err(err).Msg("cannot read everything about the host")
 	}
-	s.engine, err = engine.New(engine.Config{Host: cfg.Engine, Identity: s.identity, RunDir: cfg.RunDir, Auth: s.registryAuth, Log: cfg.Log})
+	s.engine, err = engine.New(engine.Config{
+		Host: cfg.Engine, Identity: s.identity, RunDir: cfg.RunDir, HostRoot: cfg.HostRoot,
+		Auth: s.registryAuth, Features: s.features, Log: cfg.Log,
+	})
 	if err != nil {
 		return nil, errors.Join(err, s.store.Close())
 	}

@@ -1,0 +1,46 @@
+package supervisor
+
+import (
+	"slices"
+	"strings"
+
+	"deckhand/engine"
+	"deckhand/localapi"
+	"deckhand/reconcile"
+	"deckhand/state"
+)
+
+// features is what the device has for a service whose labels ask for it. A
+// service that may call the supervisor gets a key of its own, written down
+// before its container is made.
+func (s *Supervisor) features(app reconcile.App, service string) engine.Features {
+	v := s.values()
+	f := engine.Features{APIKey: v.DeviceAPIKey, APIURL: v.APIEndpoint, SupervisorPort: s.apiPort(), BoardRev: s.host.BoardRev}
+	if path, local := strings.CutPrefix(s.cfg.Engine, "unix://"); local {
+		f.EngineSocket = path
+	}
+	want := s.device.target().Apps[app.UUID].Services[service].Spec
+	if !slices.Contains(want.Features, state.FeatureAPI) {
+		return f
+	}
+	key, err := s.store.Keys.Ensure(app.ID, service)
+	if err != nil {
+		s.cfg.Log.Warn().Err(err).Str("app", app.Name).Str("service", service).Msg("cannot remember a key for the service; it cannot call the supervisor")
+		return f
+	}
+	f.SupervisorKey = key
+	return f
+}
+
+// serviceKeys are the keys of services, for the local API.
+func (s *Supervisor) serviceKeys() []localapi.ServiceKey {
+	all, err := s.store.Keys.All()
+	if err != nil {
+		s.cfg.Log.Warn().Err(err).Msg("cannot read the keys of services; they cannot call the supervisor")
+	}
+	var out []localapi.ServiceKey
+	for _, k := range all {
+		out = append(out, localapi.ServiceKey{Key: k.Key, AppID: k.AppID})
+	}
+	return out
+}
