@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -393,3 +394,33 @@ func TestOverrides(t *testing.T) {
 		t.Errorf("%d taken back, %v, left %v", n, err, by())
 	}
 }
+
+// A host that does not tell when it was started holds nothing up, and never
+// makes the device restart again and again.
+func TestUnknownBootRestartsNothing(t *testing.T) {
+	m := newModelled(t)
+	defer m.close(t)
+	m.Machine = blindMachine{}
+	want := release(1, "r1")
+	s := want.Apps["aaaa"].Services["job"]
+	s.RequiresReboot = true
+	want.Apps["aaaa"].Services["job"] = s
+	m.accept(t, want)
+	m.reach(t, want, func(_, _ state.World, s reconcile.Step) {
+		switch s.(type) { //nolint:gochecksumtype // the others do not matter
+		case reconcile.Reboot, reconcile.RequireReboot:
+			t.Errorf("%s", s.Title())
+		}
+	})
+	if a := m.look(t).Apps["aaaa"]; a.Commit != "r1" {
+		t.Errorf("the release is not reached: %+v", a)
+	}
+}
+
+// blindMachine is a host without /proc.
+type blindMachine struct{}
+
+func (blindMachine) Boot() (int64, error)         { return 0, errors.New("there is no /proc") }
+func (blindMachine) Pending() (bool, error)       { return false, errors.New("there is no /proc") }
+func (blindMachine) Require() error               { return errors.New("there is no run folder") }
+func (blindMachine) Reboot(context.Context) error { return errors.New("there is no bus") }

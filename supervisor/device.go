@@ -74,20 +74,21 @@ type deviceConfig struct {
 type device struct {
 	deviceConfig
 
-	mu        sync.Mutex
-	want      state.Target // the target in force
-	wanted    bool         // there is one
-	commits   map[string]store.Committed
-	specs     map[string]state.Spec
-	images    map[string]bool
-	halted    map[string]bool
-	intents   map[string]state.Intent
-	overrides map[string]store.Override
-	handovers map[string]state.Handover
-	adopted   map[string]string      // container ID → hash of the spec it matches
-	differs   map[string]differences // container ID → why it does not
-	adopt     bool                   // the store was lost: take over the images of our containers
-	stops     stops
+	mu         sync.Mutex
+	want       state.Target // the target in force
+	wanted     bool         // there is one
+	commits    map[string]store.Committed
+	specs      map[string]state.Spec
+	images     map[string]bool
+	halted     map[string]bool
+	intents    map[string]state.Intent
+	overrides  map[string]store.Override
+	handovers  map[string]state.Handover
+	adopted    map[string]string      // container ID → hash of the spec it matches
+	differs    map[string]differences // container ID → why it does not
+	adopt      bool                   // the store was lost: take over the images of our containers
+	stops      stops
+	rebootless bool // reboots cannot be seen, and that was said
 }
 
 func newDevice(c deviceConfig) (*device, error) {

@@ -306,15 +306,23 @@ func (q *inquiry) restart() *Restart {
 	}
 	s := q.past[start]
 	r := &Restart{At: ended(s).UTC(), Cause: s.Why, Changes: s.Changes, Release: s.Commit}
-	stop := -1
+	stop, create := -1, -1
 	for i := start - 1; i >= 0 && !mine(i, kindStart); i-- {
-		if mine(i, kindStop) && stop < 0 {
+		switch {
+		case stop < 0 && mine(i, kindStop):
 			stop = i
-			r.Down = state.Duration(ended(s).Sub(q.past[i].At).Round(time.Millisecond))
+		case create < 0 && mine(i, kindCreate):
+			create = i
 		}
-		if mine(i, kindCreate) {
-			r.Cause, r.Changes, r.Release = q.past[i].Why, q.past[i].Changes, cmp.Or(q.past[i].Commit, r.Release)
-			break
+	}
+	if create >= 0 {
+		c := q.past[create]
+		r.Cause, r.Changes, r.Release = c.Why, c.Changes, cmp.Or(c.Commit, r.Release)
+	}
+	if stop >= 0 {
+		r.Down = state.Duration(ended(s).Sub(q.past[stop].At).Round(time.Millisecond))
+		if stop < create { // it was made because the old one had to go, and not the other way round
+			r.Cause = q.past[stop].Why
 		}
 	}
 	q.asker(r, start)

@@ -134,6 +134,15 @@ func TestExplainTheLastRestart(t *testing.T) {
 	if r := x.explain(t, "db").Restart; r == nil || !strings.Contains(r.By, "restart for the owner") {
 		t.Errorf("db after a request: %+v", r)
 	}
+	if _, err := x.wish(t, state.Purge); err != nil {
+		t.Fatal(err)
+	}
+	x.j.wish(RequestPurge, "aaaa", nil, owner, "the volumes are deleted")
+	x.j.wish(RequestOverride, "aaaa", nil, owner, "has nothing to do with it")
+	x.work(t, nil)
+	if r := x.explain(t, "db").Restart; r == nil || !strings.Contains(r.By, "purge for the owner") || r.Cause == "no container yet" || r.Down == 0 {
+		t.Errorf("db after a purge: %+v", r)
+	}
 }
 
 // Why a service does not update, for each thing that can be in its way.

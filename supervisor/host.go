@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 
 	"deckhand/reconcile"
 	"deckhand/state"
@@ -27,15 +28,7 @@ func (d *device) appsByID(w state.World) map[int64]string {
 
 // observeHost adds the files of services and what is known of reboots.
 func (d *device) observeHost(w *state.World, apps map[int64]string) error {
-	if d.Machine != nil {
-		var err error
-		if w.Boot, err = d.Machine.Boot(); err != nil {
-			return fmt.Errorf("observe host: %w", err)
-		}
-		if w.RebootPending, err = d.Machine.Pending(); err != nil {
-			return fmt.Errorf("observe host: %w", err)
-		}
-	}
+	d.observeReboots(w)
 	if d.Files == nil {
 		return nil
 	}
@@ -55,6 +48,30 @@ func (d *device) observeHost(w *state.World, apps map[int64]string) error {
 		w.Apps[uuid] = a
 	}
 	return nil
+}
+
+// bootUnknown is later than any container: services that ask for a reboot then
+// start without one. The other way round the device would restart for ever.
+const bootUnknown = math.MaxInt64
+
+// observeReboots adds when the device was started and whether it is to restart.
+func (d *device) observeReboots(w *state.World) {
+	if d.Machine == nil {
+		return
+	}
+	var errs [2]error
+	w.Boot, errs[0] = d.Machine.Boot()
+	w.RebootPending, errs[1] = d.Machine.Pending()
+	err := errors.Join(errs[:]...)
+	if err != nil {
+		w.Boot, w.RebootPending = bootUnknown, false
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err != nil && !d.rebootless {
+		d.Log.Warn().Err(err).Msg("cannot see reboots; services that ask for one start without")
+	}
+	d.rebootless = err != nil
 }
 
 // removeStrayFiles deletes secrets of an app that is neither here nor wanted.

@@ -32,6 +32,7 @@ const (
 	kindBegin  = "supervisor" // the supervisor has started
 	kindTarget = "target"
 	kindWish   = "request"
+	kindAllow  = "override"
 	kindWait   = "wait"
 	kindSelf   = "container" // something that a container did by itself
 	kindEngine = "engine"
@@ -260,6 +261,9 @@ func (j *journal) wish(kind RequestKind, app string, services []string, by, text
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	x := store.Entry{At: j.now().UTC(), App: app, Kind: kindWish, Title: string(kind) + " for " + by, Text: text}
+	if kind == RequestOverride || kind == RequestEndOverride {
+		x.Kind = kindAllow
+	}
 	if len(services) == 0 {
 		services = []string{""}
 	}
@@ -288,10 +292,12 @@ func (j *journal) status(s run.Status) {
 	}
 	j.waiting(s, at)
 	j.containers(s.World, at)
-	if b := s.World.Boot; b != 0 && j.boot != 0 && b-j.boot > 60 { // it moves a little with the clock
-		j.add(store.Entry{At: at, Kind: kindReboot, Title: "the device was restarted"})
+	if b := s.World.Boot; b != 0 && b != bootUnknown {
+		if j.boot != 0 && b-j.boot > 60 { // it moves a little with the clock
+			j.add(store.Entry{At: at, Kind: kindReboot, Title: "the device was restarted"})
+		}
+		j.boot = b
 	}
-	j.boot = s.World.Boot
 }
 
 // waiting notes new reasons to wait, and the end of those for locks. What failed
