@@ -185,7 +185,7 @@ func (r *release) fill(ctx context.Context) error {
 		services[name] = composition
 	}
 	project, found, err := compose.Load(ctx, compose.Options{Release: true}, map[string]any{
-		"services": services, "networks": r.doc.networks, "volumes": r.doc.volumes,
+		"services": services, "networks": r.doc.networks, "volumes": r.doc.volumes, "secrets": r.doc.secrets, "configs": r.doc.configs,
 	})
 	if err != nil {
 		return err

@@ -23,6 +23,7 @@ type releaseDoc struct {
 	id                int64
 	services          map[string]serviceDoc
 	volumes, networks map[string]any
+	secrets, configs  map[string]any
 }
 
 type serviceDoc struct {
@@ -162,6 +163,8 @@ func (r *reader) release(path string) (rel releaseDoc) {
 		},
 		"volumes":  func(p string) { rel.volumes = r.objects(p) },
 		"networks": func(p string) { rel.networks = r.objects(p) },
+		"secrets":  func(p string) { rel.secrets = r.contents(p) },
+		"configs":  func(p string) { rel.configs = r.contents(p) },
 	}, "id")
 	return rel
 }
@@ -221,6 +224,20 @@ func (r *reader) objects(path string) map[string]any {
 			if r.err == nil {
 				r.violation(p, "want an object, got %s", describe(v))
 			}
+		}
+		out[name] = v
+	})
+	return out
+}
+
+// contents reads secrets or configs. What is in them appears in no message.
+func (r *reader) contents(path string) map[string]any {
+	out := map[string]any{}
+	r.object(path, true, func(p, name string) {
+		r.dockerName(p, name)
+		v, ok := r.free(p).(map[string]any)
+		if !ok && r.err == nil {
+			r.violation(p, "want an object")
 		}
 		out[name] = v
 	})
