@@ -15,6 +15,9 @@ type Device struct {
 	World state.World
 	Fails []string       // beginnings of the titles of steps that fail every time
 	Slow  map[string]int // beginnings of the titles of steps that take so many rounds
+
+	want  map[string]string // releases that are asked for now, by app UUID; empty: those that are here
+	asked int               // wishes so far
 }
 
 // verb is a line of a device section.
@@ -36,6 +39,7 @@ var objectVerbs = []verb{
 	}},
 	{words: "SERVICE halted", do: phase(state.Exited, func(c *state.Container) { c.Halted = true })},
 	{words: "SERVICE created", do: phase(state.Created, nil)},
+	{words: "SERVICE runs", do: phase(state.Running, func(c *state.Container) { c.Halted, c.Refused = false, "" })},
 	{words: "SERVICE dead", do: phase(state.Dead, nil)},
 	{words: "SERVICE removing", do: phase(state.Removing, nil)},
 	{words: "SERVICE healthy", do: phase(state.Running, func(c *state.Container) { c.Health = "healthy" })},
@@ -143,11 +147,12 @@ func (d *Device) app(at string, change func(a *state.AppNow, name string) error)
 	return nil
 }
 
-// container edits the last container of a service.
+// container edits the last container of a service; "service:id" names another.
 func (d *Device) container(at string, change func(*state.Container) error) error {
+	at, id, _ := strings.Cut(at, ":")
 	return d.app(at, func(a *state.AppNow, name string) error {
 		for i := range slices.Backward(a.Containers) {
-			if a.Containers[i].Service == name {
+			if a.Containers[i].Service == name && (id == "" || id == a.Containers[i].ID) {
 				return change(&a.Containers[i])
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"deckhand/reconcile"
 	"deckhand/state"
@@ -97,6 +98,7 @@ func (t *tale) checkStep(p reconcile.Plan, n reconcile.Node, ready []reconcile.N
 				return fmt.Errorf("%s holds the lock of %s", l.Holder, l.Service)
 			}
 		}
+		return t.checkLate(p, app)
 	case reconcile.ReleaseLocks:
 		return t.checkRelease(p, app)
 	case reconcile.Stop:
@@ -134,6 +136,32 @@ func (t *tale) checkStep(p reconcile.Plan, n reconcile.Node, ready []reconcile.N
 	case reconcile.Fetch, reconcile.RemoveImage, reconcile.CreateNetwork, reconcile.CreateVolume,
 		reconcile.Create, reconcile.Await, reconcile.Remove, reconcile.CreateAPINetwork, reconcile.Fulfil,
 		reconcile.WriteFiles, reconcile.RemoveFiles, reconcile.RequireReboot:
+	}
+	return nil
+}
+
+// checkLate: while something is downloaded nothing is done that needs locks, so
+// the programs may take them, unless a service asks to be stopped first.
+func (t *tale) checkLate(p reconcile.Plan, app string) error {
+	want := t.want.Apps[app]
+	for _, s := range want.Services {
+		if early(s) {
+			return nil
+		}
+	}
+	if n := downloads(p, want); n != nil {
+		return fmt.Errorf("too early: %s is still to be done", n.Title())
+	}
+	return nil
+}
+
+// downloads is a download for an app; nil: there is none.
+func downloads(p reconcile.Plan, want state.App) *reconcile.Node {
+	for i, n := range p.Nodes {
+		f, ok := n.Step.(reconcile.Fetch)
+		if ok && slices.ContainsFunc(f.For, func(of string) bool { return strings.HasPrefix(of, want.Name+"/") }) {
+			return &p.Nodes[i]
+		}
 	}
 	return nil
 }
@@ -236,10 +264,7 @@ func (t *tale) checkStart(s reconcile.Start) error {
 // app is downloaded, unless its strategy or somebody asks for that.
 func (t *tale) checkDowntime(p reconcile.Plan) error {
 	for id, want := range t.want.Apps {
-		if !slices.ContainsFunc(p.Nodes, func(n reconcile.Node) bool {
-			f, ok := n.Step.(reconcile.Fetch)
-			return ok && slices.ContainsFunc(f.For, func(of string) bool { return of == want.Name+"/"+serviceOf(of) })
-		}) {
+		if downloads(p, want) == nil {
 			continue
 		}
 		for _, s := range want.Services {

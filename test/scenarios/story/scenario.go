@@ -34,7 +34,7 @@ func Read(path string) (*Scenario, error) {
 		return nil, err
 	}
 	s := &Scenario{path: path, archive: a, old: map[string][]byte{}, half: map[string][]byte{}, new: map[string][]byte{}}
-	s.options = options{stopped: map[string]bool{}}
+	s.options = options{stopped: map[string]bool{}, heirs: map[string]string{}}
 	if len(strings.TrimSpace(string(a.Comment))) == 0 {
 		return nil, fmt.Errorf("%s: begin with a sentence that says what is shown", path)
 	}
@@ -110,13 +110,16 @@ func lines(b []byte) []string {
 
 // options are what a compose document cannot say.
 type options struct {
-	release   int             // of new.yml; 0: the next one
-	rejected  string          // why the cloud's release of shop was refused
-	rounds    int             // towards half.yml
-	stopped   map[string]bool // "old web": the target keeps it stopped
-	appID     int64           // of shop in new.yml; 0: as before
-	surprises bool            // a fetch shows that something else is to be done
-	later     []Later         // what happens in the middle
+	release   int               // of new.yml; 0: the next one
+	rejected  string            // why the cloud's release of shop was refused
+	rounds    int               // towards half.yml
+	half      int               // release of half.yml; 0: the second
+	stopped   map[string]bool   // "old web": the target keeps it stopped
+	appID     int64             // of shop in new.yml; 0: as before
+	heirs     map[string]string // apps that have the ID of another, by name
+	mistake   string            // of the planner, known and not yet mended
+	surprises bool              // the first plan cannot know all that is to be done
+	later     []Later           // what happens in the middle
 }
 
 // Later is what happens to the device in the middle of a story.
@@ -132,11 +135,14 @@ var settings = []struct {
 	set   func(o *options, arg []string) error
 }{
 	{"same release", func(o *options, _ []string) error { o.release = 1; return nil }},
+	{"half is release N", func(o *options, arg []string) error { return number(arg[0], &o.half) }},
 	{"new is release N", func(o *options, arg []string) error { return number(arg[0], &o.release) }},
 	{"interrupted after N rounds", func(o *options, arg []string) error { return number(arg[0], &o.rounds) }},
 	{"SIDE stops SERVICE", func(o *options, arg []string) error { o.stopped[arg[0]+" "+arg[1]] = true; return nil }},
+	{"APP has the number of OTHER", func(o *options, arg []string) error { o.heirs[arg[0]] = arg[1]; return nil }},
+	{"known mistake: TEXT", func(o *options, arg []string) error { o.mistake = arg[0]; return nil }},
 	{"new app id N", func(o *options, arg []string) error { return number(arg[0], &o.appID) }},
-	{"a fetch changes the plan", func(o *options, _ []string) error { o.surprises = true; return nil }},
+	{"the plan changes on the way", func(o *options, _ []string) error { o.surprises = true; return nil }},
 	{"rejected: TEXT", func(o *options, arg []string) error { o.rejected = arg[0]; return nil }},
 	{"after N rounds: TEXT", func(o *options, arg []string) error {
 		l := Later{Line: arg[1]}

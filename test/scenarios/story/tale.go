@@ -1,6 +1,7 @@
 package story
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,6 +48,15 @@ func (s *Scenario) Play(ctx context.Context) (Outcome, error) {
 		err = t.end()
 	}
 	out.Story, out.End = strings.Join(t.lines, ""), t.device.World
+	if known := s.options.mistake; known != "" {
+		if err == nil {
+			return out, fmt.Errorf("the known mistake is mended; remove the option: %s", known)
+		}
+		if strings.Contains(err.Error(), known) {
+			out.Story += "MISTAKE: " + known + "\n"
+			return out, nil
+		}
+	}
 	return out, err
 }
 
@@ -59,6 +69,8 @@ func (s *Scenario) Want(ctx context.Context) (state.Target, error) {
 	return s.target(ctx, "new", s.new, release)
 }
 
+func (s *Scenario) halfway() int { return cmp.Or(s.options.half, 2) }
+
 // Sides are the targets of all documents: of old.yml, half.yml and new.yml, as
 // far as there are some.
 func (s *Scenario) Sides(ctx context.Context) ([]state.Target, error) {
@@ -67,7 +79,7 @@ func (s *Scenario) Sides(ctx context.Context) ([]state.Target, error) {
 		name    string
 		docs    map[string][]byte
 		release int
-	}{{"old", s.old, 1}, {"half", s.half, 2}} {
+	}{{"old", s.old, 1}, {"half", s.half, s.halfway()}} {
 		if len(side.docs) == 0 {
 			continue
 		}
@@ -91,7 +103,7 @@ func (s *Scenario) Prepare(ctx context.Context) (*Device, error) {
 		rounds  int
 	}{
 		{"old", s.old, 1, most},
-		{"half", s.half, 2, s.options.rounds},
+		{"half", s.half, s.halfway(), s.options.rounds},
 	} {
 		if len(stage.docs) == 0 {
 			continue
@@ -154,7 +166,10 @@ func newTale(d *Device, want state.Target) *tale {
 		start: d.World, device: d.copied(), want: want, failed: map[string]bool{},
 		facts: reconcile.Facts{Now: dawn, Failures: map[reconcile.Key]state.Failure{}},
 	}
-	t.device.Slow = maps.Clone(d.Slow)
+	t.device.Slow, t.device.want = maps.Clone(d.Slow), map[string]string{}
+	for id, a := range want.Apps {
+		t.device.want[id] = a.Commit
+	}
 	return t
 }
 
@@ -211,6 +226,11 @@ func (t *tale) rests(p reconcile.Plan) (ended bool, err error) {
 	t.say("%s", standstill(p))
 	if len(t.later) > 0 {
 		return false, t.happens()
+	}
+	for _, d := range p.Declined {
+		if !slices.Contains(t.first.Declined, d) {
+			t.say("not done: %s: %s", d.Subject, d.Why)
+		}
 	}
 	if p.Steps() == 0 {
 		return true, nil
@@ -329,6 +349,9 @@ func (t *tale) shown(done []reconcile.Node) error {
 		return err
 	}
 	for _, n := range p.Nodes {
+		if _, ok := n.Step.(reconcile.ReleaseLocks); ok && len(n.After) > 0 {
+			continue // given up for others, and again after their turn
+		}
 		if slices.ContainsFunc(done, func(d reconcile.Node) bool { return d.Key == n.Key }) {
 			return fmt.Errorf("round %d: %q was done and is planned again", t.rounds, n.Key)
 		}

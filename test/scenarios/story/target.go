@@ -50,6 +50,9 @@ func (s *Scenario) target(ctx context.Context, side string, docs map[string][]by
 	out := state.Target{Name: "device", Apps: map[string]state.App{}}
 	for name, doc := range docs {
 		a := state.App{UUID: uuid(name), ID: ids.app(name), Name: name}
+		if other := s.options.heirs[name]; other != "" {
+			a.ID = ids.app(other)
+		}
 		if side == "new" && name == shop && s.options.appID > 0 {
 			a.ID = s.options.appID
 		}
@@ -86,7 +89,8 @@ func (s *Scenario) fill(ctx context.Context, a *state.App, side string, doc []by
 	a.Services, a.Networks, a.Volumes = p.Services, p.Networks, p.Volumes
 	for name, service := range a.Services {
 		service.ID = ids.service(name)
-		service.ImageID = 100*a.ReleaseID + service.ID // every release has its own row, also for the same image
+		// Every release has a row of its own, also for the same image.
+		service.ImageID = 10_000*(a.ID-1) + 100*a.ReleaseID + service.ID
 		service.Running = !s.options.stopped[side+" "+name]
 		a.Services[name] = service
 	}

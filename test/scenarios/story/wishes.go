@@ -14,7 +14,7 @@ var since = dawn.Unix() - 600
 
 // The lines about locks and what permits to break them.
 var lockVerbs = []verb{
-	{words: "SERVICE locked by HOLDER", calm: true, do: func(d *Device, arg []string) error {
+	{words: "SERVICE locked by TEXT", calm: true, do: func(d *Device, arg []string) error {
 		return d.app(arg[0], func(a *state.AppNow, name string) error {
 			if slices.Contains(a.Locked, name) {
 				return fmt.Errorf("the supervisor holds the lock of %s", name)
@@ -58,51 +58,73 @@ var wishVerbs = []verb{
 	{words: "NAME asks to purge OBJECT", do: wish(state.Purge)},
 }
 
-// wish stores what somebody asked for. The object is an app or a service, for a
-// purge an app or a volume.
+// wish writes down what somebody asks for, as the supervisor does: the last word
+// counts. The object is an app or a service, for a purge an app or a volume.
 func wish(kind state.IntentKind) func(*Device, []string) error {
 	return func(d *Device, arg []string) error {
-		i := state.Intent{ID: fmt.Sprintf("i%d", len(d.World.Intents)+1), Kind: kind, By: arg[0]}
 		at, whole := arg[1], false
 		if _, ok := d.World.Apps[uuid(at)]; ok {
 			at, whole = at+"/", true
 		}
+		i := state.Intent{ID: fmt.Sprintf("i%d", d.asked+1), Kind: kind, By: arg[0], At: dawn}
 		err := d.app(at, func(a *state.AppNow, name string) error {
-			i.App, i.At = a.UUID, dawn
+			i.App = a.UUID
 			for _, c := range a.Containers {
-				if kind != state.Purge && (whole || c.Service == name) {
-					i.Services, i.Left = append(i.Services, c.Service), append(i.Left, c.ID)
+				if !whole && c.Service != name {
+					continue
+				}
+				i.Services = append(i.Services, c.Service)
+				if kind == state.Restart && (c.Up() || c.Phase == state.Exited) || kind == state.Start && !c.Up() {
+					i.Left = append(i.Left, c.ID)
 				}
 			}
 			for _, v := range a.Volumes {
 				if kind == state.Purge && (whole || v.Name == name) {
-					i.Left = append(i.Left, v.Name)
+					i.Left, i.Services = append(i.Left, v.Name), append(i.Services, v.Name)
 				}
 			}
-			if len(i.Left) == 0 {
+			if len(i.Services) == 0 {
 				return fmt.Errorf("there is no %s", arg[1])
 			}
-			if kind == state.Stop {
-				i.Commit, i.Left = a.Commit, nil
-			} else {
-				i.Services = nil
+			if i.Commit = a.Commit; d.want[i.App] != "" {
+				i.Commit = d.want[i.App]
 			}
 			return nil
 		})
-		d.World.Intents = forget(d.World.Intents, i)
-		d.World.Intents = append(d.World.Intents, i)
+		d.asked++
+		d.World.Intents = granted(d.World.Intents, i)
 		return err
 	}
 }
 
-// forget drops the wishes that a new one ends: who asks to start or restart a
-// service no longer wants it stopped.
-func forget(have []state.Intent, i state.Intent) []state.Intent {
-	out := slices.Clone(have)
-	if i.Kind != state.Start && i.Kind != state.Restart {
+// granted are the intents with one more, which ends what it contradicts.
+func granted(have []state.Intent, i state.Intent) []state.Intent {
+	var out []state.Intent
+	for _, x := range have {
+		same := x.App == i.App
+		switch {
+		case same && x.Kind == state.Stop && (i.Kind == state.Start || i.Kind == state.Restart):
+			if x.Services = without(x.Services, i.Services); len(x.Services) == 0 {
+				continue
+			}
+		case same && x.Kind == i.Kind:
+			i.Left = without(i.Left, x.Left)
+		}
+		out = append(out, x)
+	}
+	switch {
+	case i.Kind == state.Stop:
+		i.Left = nil
+		return append(out, i)
+	case len(i.Left) == 0:
 		return out
 	}
-	return slices.DeleteFunc(out, func(x state.Intent) bool { return x.Kind == state.Stop && x.App == i.App })
+	i.Services, i.Commit = nil, ""
+	return append(out, i)
+}
+
+func without(list, members []string) []string {
+	return slices.DeleteFunc(slices.Clone(list), func(x string) bool { return slices.Contains(members, x) })
 }
 
 // The lines about the device as a whole.
@@ -121,6 +143,14 @@ var systemVerbs = []verb{
 	{words: "reboot", do: func(d *Device, _ []string) (err error) {
 		d.World, err = sim.Apply(d.World, reconcile.Reboot{})
 		return err
+	}},
+	{words: "reboot required", do: func(d *Device, _ []string) error { d.World.RebootPending = true; return nil }},
+	{words: "SERVICE made after the boot", do: func(d *Device, arg []string) error {
+		return d.container(arg[0], func(c *state.Container) error {
+			c.Phase, c.Health = state.Created, ""
+			d.World.Boot = c.Created
+			return nil
+		})
 	}},
 	{words: "SERVICE made before the boot", do: func(d *Device, arg []string) error {
 		return d.container(arg[0], func(c *state.Container) error {
