@@ -55,19 +55,8 @@ var elsewhere = map[string]struct{ pkg, test, why string }{
 func TestEveryRowHasAFile(t *testing.T) {
 	for letter, numbers := range rows {
 		for _, n := range numbers {
-			row := fmt.Sprintf("%s%d", letter, n)
-			other, listed := elsewhere[row]
-			found, err := filepath.Glob(fmt.Sprintf("*/%s%02d-*.txtar", letter, n))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if len(found) == 0 && !listed {
-				t.Errorf("%s has no file", row)
-			}
-			if listed && other.why == "" {
-				if err := hasTest(filepath.Join("..", "..", other.pkg), other.test); err != nil {
-					t.Errorf("%s: %v", row, err)
-				}
+			if err := shown(letter, n); err != nil {
+				t.Error(err)
 			}
 		}
 	}
@@ -77,6 +66,26 @@ func TestEveryRowHasAFile(t *testing.T) {
 			t.Errorf("%s is not a row", row)
 		}
 	}
+}
+
+// shown looks for the file of a row and for the test that elsewhere names.
+func shown(letter string, n int) error {
+	row := fmt.Sprintf("%s%d", letter, n)
+	found, err := filepath.Glob(fmt.Sprintf("*/%s%02d-*.txtar", letter, n))
+	if err != nil {
+		return err
+	}
+	other, listed := elsewhere[row]
+	if len(found) == 0 && !listed {
+		return fmt.Errorf("%s has no file", row)
+	}
+	if !listed || other.why != "" {
+		return nil
+	}
+	if err := hasTest(filepath.Join("..", "..", other.pkg), other.test); err != nil {
+		return fmt.Errorf("%s: %w", row, err)
+	}
+	return nil
 }
 
 // hasTest looks for a test function in the files of a package.

@@ -84,17 +84,7 @@ func (t *tale) ordered() error {
 func (t *tale) reached() error {
 	w := t.device.World
 	for id, now := range w.Apps {
-		want, wanted := t.want.Apps[id]
-		if len(now.Locked) > 0 {
-			return fmt.Errorf("%s: locks of %v are still held", id, now.Locked)
-		}
-		if wanted && (want.Rejected != "" || t.start.Apps[id].ID != want.ID && t.start.Apps[id].ID != 0) {
-			if diff := cmp.Diff(t.start.Apps[id].Containers, now.Containers); diff != "" && !t.surprises {
-				return fmt.Errorf("%s is to be left alone and was touched:\n%s", id, diff)
-			}
-			continue
-		}
-		if err := t.app(now, want); err != nil {
+		if err := t.ofApp(id, now); err != nil {
 			return fmt.Errorf("%s at the end: %w", id, err)
 		}
 	}
@@ -107,6 +97,21 @@ func (t *tale) reached() error {
 		if a := t.want.Apps[i.App]; a.Rejected == "" && (i.Kind != state.Stop || i.Commit != a.Commit) {
 			return fmt.Errorf("what %s asked for was not done: %s %v", i.By, i.Kind, i.Left)
 		}
+	}
+	return nil
+}
+
+func (t *tale) ofApp(id string, now state.AppNow) error {
+	want, wanted := t.want.Apps[id]
+	if len(now.Locked) > 0 {
+		return fmt.Errorf("locks of %v are still held", now.Locked)
+	}
+	moved := t.start.Apps[id].ID != want.ID && t.start.Apps[id].ID != 0
+	if !wanted || want.Rejected == "" && !moved {
+		return t.app(now, want)
+	}
+	if diff := cmp.Diff(t.start.Apps[id].Containers, now.Containers); diff != "" && !t.surprises {
+		return fmt.Errorf("it is to be left alone and was touched:\n%s", diff)
 	}
 	return nil
 }

@@ -37,18 +37,16 @@ func (t *tale) checkRound(p reconcile.Plan, ready []reconcile.Node) error {
 // checkPlanned looks at a step whenever it is planned, ready or not.
 func (t *tale) checkPlanned(p reconcile.Plan, n reconcile.Node) error {
 	w := t.device.World
-	switch s := n.Step.(type) {
-	case reconcile.TakeLocks:
+	if s, ok := n.Step.(reconcile.TakeLocks); ok {
 		return checkTake(w, t.want, p, s)
-	case reconcile.ReleaseLocks:
-		return nil
-	case reconcile.RemoveVolume:
-		for _, i := range w.Intents {
-			if i.ID == s.Intent && i.Kind == state.Purge && i.App == s.App.UUID && slices.Contains(i.Left, s.Name) {
-				return nil
-			}
-		}
+	}
+	if s, ok := n.Step.(reconcile.RemoveVolume); ok && !slices.ContainsFunc(w.Intents, func(i state.Intent) bool {
+		return i.ID == s.Intent && i.Kind == state.Purge && i.App == s.App.UUID && slices.Contains(i.Left, s.Name)
+	}) {
 		return errors.New("nobody asked for the volume to be purged")
+	}
+	if _, ok := n.Step.(reconcile.ReleaseLocks); ok {
+		return nil
 	}
 	if a, ok := t.want.Apps[n.Step.Traits().App]; ok && a.Rejected != "" {
 		return errors.New("the app is rejected and must stay as it is")
@@ -90,15 +88,11 @@ func services(now state.AppNow, want state.App) []string {
 
 // checkStep looks at a step that is done in this round.
 func (t *tale) checkStep(p reconcile.Plan, n reconcile.Node, ready []reconcile.Node) error {
-	w, app := t.device.World, n.Step.Traits().App
+	app := n.Step.Traits().App
+	now := t.device.World.Apps[app]
 	switch s := n.Step.(type) {
 	case reconcile.TakeLocks:
-		for _, l := range w.Apps[app].UserLocks {
-			if slices.Contains(s.Services, l.Service) && s.By == "" {
-				return fmt.Errorf("%s holds the lock of %s", l.Holder, l.Service)
-			}
-		}
-		return t.checkLate(p, app)
+		return errors.Join(checkFree(now, s), t.checkLate(p, app))
 	case reconcile.ReleaseLocks:
 		return t.checkRelease(p, app)
 	case reconcile.Stop:
@@ -108,25 +102,11 @@ func (t *tale) checkStep(p reconcile.Plan, n reconcile.Node, ready []reconcile.N
 	case reconcile.Start:
 		return t.checkStart(s)
 	case reconcile.Reboot:
-		for id, a := range w.Apps {
-			if slices.ContainsFunc(a.Containers, state.Container.Up) {
-				if err := t.checkLocked(id); err != nil {
-					return err
-				}
-			}
-		}
+		return t.checkReboot()
 	case reconcile.RemoveNetwork:
-		for _, c := range w.Apps[app].Containers {
-			if slices.Contains(c.Networks, s.Name) {
-				return fmt.Errorf("%s is still attached", c.ID)
-			}
-		}
+		return inUse(now, "attached", func(c state.Container) bool { return slices.Contains(c.Networks, s.Name) })
 	case reconcile.RemoveVolume:
-		for _, c := range w.Apps[app].Containers {
-			if slices.Contains(c.Volumes, s.Name) {
-				return fmt.Errorf("%s still mounts it", c.ID)
-			}
-		}
+		return inUse(now, "mounting it", func(c state.Container) bool { return slices.Contains(c.Volumes, s.Name) })
 	case reconcile.Commit:
 		for _, other := range ready {
 			if other.Key != n.Key && other.Step.Traits().App == app {
@@ -136,6 +116,35 @@ func (t *tale) checkStep(p reconcile.Plan, n reconcile.Node, ready []reconcile.N
 	case reconcile.Fetch, reconcile.RemoveImage, reconcile.CreateNetwork, reconcile.CreateVolume,
 		reconcile.Create, reconcile.Await, reconcile.Remove, reconcile.CreateAPINetwork, reconcile.Fulfil,
 		reconcile.WriteFiles, reconcile.RemoveFiles, reconcile.RequireReboot:
+	}
+	return nil
+}
+
+// checkFree: nobody holds what is taken, or it was permitted to break it.
+func checkFree(now state.AppNow, s reconcile.TakeLocks) error {
+	for _, l := range now.UserLocks {
+		if slices.Contains(s.Services, l.Service) && s.By == "" {
+			return fmt.Errorf("%s holds the lock of %s", l.Holder, l.Service)
+		}
+	}
+	return nil
+}
+
+// checkReboot: a reboot interrupts everything that runs.
+func (t *tale) checkReboot() error {
+	for id, a := range t.device.World.Apps {
+		if slices.ContainsFunc(a.Containers, state.Container.Up) {
+			if err := t.checkLocked(id); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func inUse(now state.AppNow, how string, uses func(state.Container) bool) error {
+	if i := slices.IndexFunc(now.Containers, uses); i >= 0 {
+		return fmt.Errorf("%s is still %s", now.Containers[i].ID, how)
 	}
 	return nil
 }
@@ -187,11 +196,11 @@ func (t *tale) checkRelease(p reconcile.Plan, app string) error {
 		if n.Step == nil || n.Step.Traits().App != app {
 			continue
 		}
-		switch n.Step.(type) {
-		case reconcile.Stop, reconcile.Rename, reconcile.Handover:
-			if len(t.device.World.Apps[app].UserLocks) == 0 {
-				return fmt.Errorf("%s is still to be done", n.Title())
-			}
+		_, stop := n.Step.(reconcile.Stop)
+		_, rename := n.Step.(reconcile.Rename)
+		_, handover := n.Step.(reconcile.Handover)
+		if (stop || rename || handover) && len(t.device.World.Apps[app].UserLocks) == 0 {
+			return fmt.Errorf("%s is still to be done", n.Title())
 		}
 	}
 	return nil
