@@ -1,6 +1,7 @@
 package story
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -66,35 +67,44 @@ func wish(kind state.IntentKind) func(*Device, []string) error {
 		if _, ok := d.World.Apps[uuid(at)]; ok {
 			at, whole = at+"/", true
 		}
-		i := state.Intent{ID: fmt.Sprintf("i%d", d.asked+1), Kind: kind, By: arg[0], At: dawn}
+		d.asked++
+		i := state.Intent{ID: fmt.Sprintf("i%d", d.asked), Kind: kind, By: arg[0], At: dawn}
 		err := d.app(at, func(a *state.AppNow, name string) error {
-			i.App = a.UUID
-			for _, c := range a.Containers {
-				if !whole && c.Service != name {
-					continue
-				}
-				i.Services = append(i.Services, c.Service)
-				if kind == state.Restart && (c.Up() || c.Phase == state.Exited) || kind == state.Start && !c.Up() {
-					i.Left = append(i.Left, c.ID)
-				}
+			i.App, i.Commit = a.UUID, cmp.Or(d.want[a.UUID], a.Commit)
+			if whole {
+				name = ""
 			}
-			for _, v := range a.Volumes {
-				if kind == state.Purge && (whole || v.Name == name) {
-					i.Left, i.Services = append(i.Left, v.Name), append(i.Services, v.Name)
-				}
-			}
-			if len(i.Services) == 0 {
+			if i.Services, i.Left = objects(*a, kind, name); len(i.Services) == 0 {
 				return fmt.Errorf("there is no %s", arg[1])
-			}
-			if i.Commit = a.Commit; d.want[i.App] != "" {
-				i.Commit = d.want[i.App]
 			}
 			return nil
 		})
-		d.asked++
 		d.World.Intents = granted(d.World.Intents, i)
 		return err
 	}
+}
+
+// objects lists what a wish is about, by name, and what is to do for it. An empty
+// name stands for all.
+func objects(a state.AppNow, kind state.IntentKind, name string) (names, left []string) {
+	if kind == state.Purge {
+		for _, v := range a.Volumes {
+			if name == "" || v.Name == name {
+				names = append(names, v.Name)
+			}
+		}
+		return names, names
+	}
+	for _, c := range a.Containers {
+		if name != "" && c.Service != name {
+			continue
+		}
+		names = append(names, c.Service)
+		if kind == state.Restart && (c.Up() || c.Phase == state.Exited) || kind == state.Start && !c.Up() {
+			left = append(left, c.ID)
+		}
+	}
+	return names, left
 }
 
 // granted are the intents with one more, which ends what it contradicts.
