@@ -77,7 +77,7 @@ func (r *Reboots) Pending() (bool, error) {
 		if err != nil {
 			return false, fmt.Errorf("look for a required reboot: %w", err)
 		}
-		current, err := r.bootID()
+		current, err := r.BootID()
 		if noted := strings.TrimSpace(string(note)); err == nil && current != "" && noted != "" {
 			return noted == current, nil
 		}
@@ -95,7 +95,7 @@ func (r *Reboots) Require() error {
 	if pending, err := r.Pending(); err == nil && pending {
 		return nil
 	}
-	id, _ := r.bootID() // without one the file's time counts
+	id, _ := r.BootID() // without one the file's time counts
 	if err := writeNote(r.breadcrumb(), id); err != nil {
 		return fmt.Errorf("note that a reboot is required: %w", err)
 	}
@@ -194,7 +194,11 @@ func (r *Reboots) ask(ctx context.Context) error {
 
 func (r *Reboots) breadcrumb() string { return filepath.Join(r.cfg.RunDir, breadcrumb) }
 
-func (r *Reboots) bootID() (string, error) {
+// BootID names this run of the kernel, whatever the clock says.
+func (r *Reboots) BootID() (string, error) {
 	b, err := readSmall(filepath.Join(r.cfg.Root, "proc/sys/kernel", bootIDFile))
-	return oneLine(string(b)), err
+	if err != nil {
+		return "", fmt.Errorf("find the ID of the boot: %w", err)
+	}
+	return oneLine(string(b)), nil
 }

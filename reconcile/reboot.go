@@ -14,6 +14,9 @@ func (p *planner) putOff(a *appPlan, s *servicePlan) {
 		return
 	}
 	fresh := !ok || c.Phase == state.Created && c.Created >= p.now.Boot
+	if ok && a.now.Reboots[s.name] {
+		fresh = false
+	}
 	s.later = s.want.RequiresReboot && fresh ||
 		slices.ContainsFunc(s.want.DependsOn, func(d state.Dependency) bool { return a.service(d.Service).later })
 	a.later = a.later || s.later
@@ -23,7 +26,7 @@ func (p *planner) putOff(a *appPlan, s *servicePlan) {
 // the making of its container, if that is planned.
 func (p *planner) requireReboot(a *appPlan, s *servicePlan, create Key) {
 	p.rebooting = true
-	if p.now.RebootPending || !s.want.RequiresReboot {
+	if _, noted := a.now.Reboots[s.name]; noted && create == "" || !s.want.RequiresReboot {
 		p.decline("start of "+a.label()+"/"+s.name, "it waits for a reboot")
 		return
 	}

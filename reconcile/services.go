@@ -192,7 +192,7 @@ func (p *planner) retire(a *appPlan, s *servicePlan, c state.Container, why Reas
 	}
 	gone := RemoveImage{ID: c.Image}.Key()
 	p.frees[gone] = append(p.frees[gone], remove)
-	s.put(strategy.Delete, gone)
+	p.forgetImage(s, gone)
 	if wish, ok := a.replace[c.ID]; ok {
 		a.ends(wish, remove)
 	}
@@ -218,8 +218,16 @@ func (p *planner) forgetImages(a *appPlan, s *servicePlan) {
 	}
 	for _, ref := range a.now.Images {
 		if id, here := p.imageID(ref); here && !used[id] {
-			s.put(strategy.Delete, RemoveImage{ID: id}.Key())
+			p.forgetImage(s, RemoveImage{ID: id}.Key())
 		}
+	}
+}
+
+// forgetImage notes the removal of an old image. One that cannot be removed
+// does not hold up the download.
+func (p *planner) forgetImage(s *servicePlan, removal Key) {
+	if _, failed := p.failures[removal]; !failed {
+		s.put(strategy.Delete, removal)
 	}
 }
 

@@ -14,7 +14,7 @@ type World struct {
 	// is as it should be.
 	APINetwork bool `json:"apiNetwork,omitempty"`
 
-	Boot          int64 `json:"boot,omitempty"`          // when the device started, Unix seconds
+	Boot          int64 `json:"boot,omitempty"`          // when the device started, Unix seconds, by its clock
 	RebootPending bool  `json:"rebootPending,omitempty"` // a reboot was asked for since then
 
 	NoLocks bool `json:"noLocks,omitempty"` // there are no lock folders: nobody can hold a lock
@@ -41,6 +41,11 @@ type AppNow struct {
 	// Handovers holds the outcome of the last hand-over of a service, until a
 	// container is made for it again.
 	Handovers map[string]Handover `json:"handovers,omitempty"`
+
+	// Reboots names the services for whose container a reboot was required,
+	// and whether it has happened since. The time of the boot alone cannot
+	// tell: clocks of devices jump.
+	Reboots map[string]bool `json:"reboots,omitempty"`
 }
 
 // UserLock is an update lock that is not ours.

@@ -34,6 +34,7 @@ type CoreConfig struct {
 // Host is what a core asks of the operating system.
 type Host interface {
 	Boot() (int64, error)             // when the device was started, Unix seconds
+	BootID() (string, error)          // names this run of the kernel, whatever the clock says
 	Pending() (bool, error)           // a reboot was required since then
 	Require() error                   // notes that one is required
 	Reboot(ctx context.Context) error // asks for it

@@ -421,6 +421,7 @@ func TestUnknownBootRestartsNothing(t *testing.T) {
 type blindMachine struct{}
 
 func (blindMachine) Boot() (int64, error)         { return 0, errors.New("there is no /proc") }
+func (blindMachine) BootID() (string, error)      { return "", errors.New("there is no /proc") }
 func (blindMachine) Pending() (bool, error)       { return false, errors.New("there is no /proc") }
 func (blindMachine) Require() error               { return errors.New("there is no run folder") }
 func (blindMachine) Reboot(context.Context) error { return errors.New("there is no bus") }

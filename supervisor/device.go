@@ -45,6 +45,7 @@ type fileFolder interface {
 // machine is the part of package hostapp that a device needs.
 type machine interface {
 	Boot() (int64, error)
+	BootID() (string, error)
 	Pending() (bool, error)
 	Require() error
 	Reboot(ctx context.Context) error
@@ -84,6 +85,7 @@ type device struct {
 	intents    map[string]state.Intent
 	overrides  map[string]store.Override
 	handovers  map[string]state.Handover
+	reboots    map[string]string      // see store.Reboots
 	adopted    map[string]string      // container ID → hash of the spec it matches
 	differs    map[string]differences // container ID → why it does not
 	adopt      bool                   // the store was lost: take over the images of our containers
@@ -104,7 +106,7 @@ func newDevice(c deviceConfig) (*device, error) {
 
 // load reads what is remembered.
 func (d *device) load() error {
-	var errs [8]error
+	var errs [9]error
 	var refs []string
 	var intents []state.Intent
 	var overrides []store.Override
@@ -116,6 +118,7 @@ func (d *device) load() error {
 	refs, errs[5] = d.Store.Images.All()
 	intents, errs[6] = d.Store.Intents.All()
 	overrides, errs[7] = d.Store.Overrides.All()
+	d.reboots, errs[8] = d.Store.Reboots.All()
 	for _, r := range refs {
 		d.images[r] = true
 	}

@@ -8,6 +8,7 @@ import (
 
 	"deckhand/reconcile"
 	"deckhand/state"
+	"deckhand/state/store"
 )
 
 // appsByID finds an app's UUID by its number; the lock is held.
@@ -62,16 +63,48 @@ func (d *device) observeReboots(w *state.World) {
 	var errs [2]error
 	w.Boot, errs[0] = d.Machine.Boot()
 	w.RebootPending, errs[1] = d.Machine.Pending()
-	err := errors.Join(errs[:]...)
+	id, idErr := d.Machine.BootID()
+	err := errors.Join(errs[0], errs[1], idErr)
 	if err != nil {
 		w.Boot, w.RebootPending = bootUnknown, false
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.recallReboots(w, id)
 	if err != nil && !d.rebootless {
 		d.Log.Warn().Err(err).Msg("cannot see reboots; services that ask for one start without")
 	}
 	d.rebootless = err != nil
+}
+
+// recallReboots adds for whom a reboot was required, and whether it has
+// happened; the lock is held.
+func (d *device) recallReboots(w *state.World, bootID string) {
+	for uuid, a := range w.Apps {
+		a.Reboots = nil
+		for key, required := range d.reboots {
+			service, ok := serviceOf(key, uuid)
+			if !ok {
+				continue
+			}
+			if a.Reboots == nil {
+				a.Reboots = map[string]bool{}
+			}
+			a.Reboots[service] = bootID != "" && required != bootID
+		}
+		w.Apps[uuid] = a
+	}
+}
+
+func (d *device) forgetReboot(key string) error {
+	if _, known := d.reboots[key]; !known {
+		return nil
+	}
+	if err := d.Store.Reboots.Remove(key); err != nil {
+		return err
+	}
+	delete(d.reboots, key)
+	return nil
 }
 
 // removeStrayFiles deletes secrets of an app that is neither here nor wanted.
@@ -109,7 +142,21 @@ func (d *device) requireReboot(s reconcile.RequireReboot) error {
 	if d.Machine == nil {
 		return fmt.Errorf("%s: %w", s.Title(), state.Classify(state.ClassInvalid, errNoReboot))
 	}
-	return d.Machine.Require()
+	id, err := d.Machine.BootID()
+	if err != nil {
+		return fmt.Errorf("%s: %w", s.Title(), err)
+	}
+	if err := d.Machine.Require(); err != nil {
+		return err
+	}
+	key := store.OfService(s.App.UUID, s.Service)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.Store.Reboots.Put(key, id); err != nil {
+		return remembered(s, err)
+	}
+	d.reboots[key] = id
+	return nil
 }
 
 func (d *device) reboot(ctx context.Context) error {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -223,9 +224,10 @@ func (l simLocks) Watch(context.Context) <-chan struct{} { return nil }
 
 type simMachine struct{ m *modelled }
 
-func (s simMachine) Boot() (int64, error)   { return s.m.boot, nil }
-func (s simMachine) Pending() (bool, error) { return s.m.pending, nil }
-func (s simMachine) Require() error         { s.m.pending = true; return nil }
+func (s simMachine) Boot() (int64, error)    { return s.m.boot, nil }
+func (s simMachine) BootID() (string, error) { return strconv.FormatInt(s.m.boot, 10), nil }
+func (s simMachine) Pending() (bool, error)  { return s.m.pending, nil }
+func (s simMachine) Require() error          { s.m.pending = true; return nil }
 
 func (s simMachine) Reboot(context.Context) error {
 	w, err := s.m.device.Observe(context.Background())
@@ -252,7 +254,7 @@ func same(a, b state.World, t state.Target) string {
 				x.Files, x.Locked = nil, nil
 			}
 			if len(x.Containers) == 0 {
-				x.Handovers = nil // of nobody
+				x.Handovers, x.Reboots = nil, nil // of nobody
 			}
 			x.Files = slices.Clone(x.Files)
 			slices.SortFunc(x.Files, func(a, b state.FilesNow) int { return cmp2(a.Service+a.Hash, b.Service+b.Hash) })

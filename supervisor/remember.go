@@ -102,7 +102,7 @@ func (d *device) handoversOf(app string) map[string]state.Handover {
 
 // serviceOf is the service of a hand-over's key, if it is one of the app.
 func serviceOf(key, app string) (string, bool) {
-	prefix := store.HandoverKey(app, "")
+	prefix := store.OfService(app, "")
 	if len(key) > len(prefix) && key[:len(prefix)] == prefix {
 		return key[len(prefix):], true
 	}
@@ -159,7 +159,10 @@ func (d *device) before(s reconcile.Step) error {
 		return d.ownImage(s.ID)
 	case reconcile.Create:
 		// The outcome is that of an earlier container.
-		if err := d.forgetHandovers(store.HandoverKey(s.App.UUID, s.Service.Name)); err != nil {
+		if err := d.forgetHandovers(store.OfService(s.App.UUID, s.Service.Name)); err != nil {
+			return err
+		}
+		if err := d.forgetReboot(store.OfService(s.App.UUID, s.Service.Name)); err != nil {
 			return err
 		}
 		return d.knowSpec(s.Service.Hash, s.Service.Spec)
@@ -220,7 +223,7 @@ func (d *device) failed(ctx context.Context, s reconcile.Step, err error) error 
 func timeIsOver(err error) bool { return state.ClassOf(err) == state.ClassTimeout }
 
 func (d *device) putHandover(s reconcile.Handover, failed bool) error {
-	key, outcome := store.HandoverKey(s.App.UUID, s.Service), state.Handover{Hash: s.Hash, Image: s.Image, Failed: failed}
+	key, outcome := store.OfService(s.App.UUID, s.Service), state.Handover{Hash: s.Hash, Image: s.Image, Failed: failed}
 	if err := d.Store.Handovers.Put(key, outcome); err != nil {
 		return err
 	}
@@ -354,18 +357,19 @@ func (d *device) prune(t state.Target, w state.World) error {
 		forgetIf(d.halted, gone, d.Store.Halted.Remove),
 		forgetIf(d.adopted, gone, d.Store.Adopted.Remove),
 		forgetIf(d.handovers, func(key string) bool { return !d.serviceKnown(key, t, w) }, d.Store.Handovers.Remove),
+		forgetIf(d.reboots, func(key string) bool { return !d.serviceKnown(key, t, w) }, d.Store.Reboots.Remove),
 		d.dropExpired(),
 	)
 	maps.DeleteFunc(d.differs, func(id string, _ differences) bool { return gone(id) })
 	maps.DeleteFunc(d.stops.touched, func(id string, _ uint64) bool { return gone(id) })
 	known := func(id int64, service string) bool {
 		for uuid, a := range t.Apps {
-			if a.ID == id && d.serviceKnown(store.HandoverKey(uuid, service), t, w) {
+			if a.ID == id && d.serviceKnown(store.OfService(uuid, service), t, w) {
 				return true
 			}
 		}
 		for uuid, a := range w.Apps {
-			if a.ID == id && d.serviceKnown(store.HandoverKey(uuid, service), t, w) {
+			if a.ID == id && d.serviceKnown(store.OfService(uuid, service), t, w) {
 				return true
 			}
 		}

@@ -47,11 +47,15 @@ func choose(p reconcile.Plan, running map[reconcile.Key]flight, goal int, l Limi
 		fresh[n.Key] = n.Step
 	}
 	busy := map[reconcile.Resource]bool{}
+	making := map[owner]bool{}
 	load := map[reconcile.Lane]int{}
 	apps := map[string]int{}
 	for k, f := range running {
 		t := f.node.Step.Traits()
 		apps[t.App]++
+		if c, ok := f.node.Step.(reconcile.Create); ok {
+			making[owner{c.App.UUID, c.Service.Name}] = true
+		}
 		if now.Sub(f.since) < slow || t.Lane == reconcile.Download {
 			load[t.Lane]++
 		}
@@ -76,7 +80,7 @@ func choose(p reconcile.Plan, running map[reconcile.Key]flight, goal int, l Limi
 			most-- // a place is left for what ends a downtime
 		}
 		alone := !t.Alone || len(running)+len(start) == 0
-		if already || held || !alone || load[t.Lane] >= most || (t.Last && apps[t.App] > 0) {
+		if already || held || !alone || halfMade(n.Step, making) || load[t.Lane] >= most || (t.Last && apps[t.App] > 0) {
 			continue
 		}
 		load[t.Lane]++
@@ -84,6 +88,16 @@ func choose(p reconcile.Plan, running map[reconcile.Key]flight, goal int, l Limi
 		start = append(start, n)
 	}
 	return start, cancel
+}
+
+// owner is whose container it is.
+type owner struct{ app, service string }
+
+// halfMade reports whether a step would remove what is just being made: a
+// container shows before it is connected to its networks, and looks damaged then.
+func halfMade(s reconcile.Step, making map[owner]bool) bool {
+	r, ok := s.(reconcile.Remove)
+	return ok && making[owner{r.App.UUID, r.Service}]
 }
 
 // same reports whether a running step is the one that is planned: a key does not

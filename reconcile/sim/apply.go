@@ -68,7 +68,7 @@ func Apply(w state.World, s reconcile.Step) (state.World, error) {
 		return w, nil
 	case reconcile.RequireReboot:
 		w.RebootPending = true
-		return w, nil
+		return edit(w, s.App, func(a *state.AppNow) error { requireReboot(a, s); return nil })
 	case reconcile.Reboot:
 		return reboot(w), nil
 	case reconcile.Commit:
@@ -86,7 +86,7 @@ func clone(w state.World) state.World {
 		a.Networks = slices.Clone(a.Networks)
 		a.Volumes = slices.Clone(a.Volumes)
 		a.Files = slices.Clone(a.Files)
-		a.Handovers = maps.Clone(a.Handovers)
+		a.Handovers, a.Reboots = maps.Clone(a.Handovers), maps.Clone(a.Reboots)
 		out.Apps[uuid] = a
 	}
 	maps.Copy(out.Images, w.Images)
@@ -202,6 +202,7 @@ func create(w state.World, a *state.AppNow, s reconcile.Create) error {
 		return err
 	}
 	delete(a.Handovers, s.Service.Name)
+	delete(a.Reboots, s.Service.Name)
 	last := int64(0)
 	for i, have := range a.Containers {
 		if have.Name == c.Name {
@@ -485,6 +486,13 @@ func strike(intents []state.Intent, id, object string) []state.Intent {
 	return intents
 }
 
+func requireReboot(a *state.AppNow, s reconcile.RequireReboot) {
+	if a.Reboots == nil {
+		a.Reboots = map[string]bool{}
+	}
+	a.Reboots[s.Service] = false
+}
+
 // reboot is what a restart of the device does: memory-backed files are gone, and
 // the engine starts again what ran.
 func reboot(w state.World) state.World {
@@ -501,6 +509,9 @@ func reboot(w state.World) state.World {
 			if c.Spec != nil && len(c.Spec.Files) > 0 {
 				a.Containers[i].Refused = "bind source path does not exist"
 			}
+		}
+		for service := range a.Reboots {
+			a.Reboots[service] = true
 		}
 		a.Locked, a.UserLocks, a.Files = nil, nil, nil
 		w.Apps[uuid] = a

@@ -39,6 +39,7 @@ func buckets() map[string]int {
 		intentsBucket:   1,
 		overridesBucket: 1,
 		handoversBucket: 1,
+		rebootsBucket:   1,
 		adoptedBucket:   1,
 		historyBucket:   1,
 		keysBucket:      1,
@@ -58,6 +59,7 @@ func (s *Store) own() {
 	s.Intents = Intents{bucket[state.Intent]{s, intentsBucket}}
 	s.Overrides = Overrides{bucket[Override]{s, overridesBucket}}
 	s.Handovers = Handovers{bucket[state.Handover]{s, handoversBucket}}
+	s.Reboots = Reboots{bucket[string]{s, rebootsBucket}}
 	s.Adopted = Adopted{bucket[string]{s, adoptedBucket}}
 	s.History = newHistory(s)
 	s.Keys = Keys{bucket[ServiceKey]{s, keysBucket}}

@@ -8,10 +8,10 @@ const handoversBucket = "handovers"
 // cannot show it.
 type Handovers struct{ b bucket[state.Handover] }
 
-// HandoverKey names a service of an app among the hand-overs.
-func HandoverKey(app, service string) string { return app + "/" + service }
+// OfService is the key of a service of an app.
+func OfService(app, service string) string { return app + "/" + service }
 
-// All lists the outcomes by HandoverKey.
+// All lists the outcomes by OfService.
 func (h Handovers) All() (map[string]state.Handover, error) { return h.b.all() }
 
 // Put records an outcome.

@@ -51,6 +51,7 @@ type Store struct {
 	Intents   Intents
 	Overrides Overrides
 	Handovers Handovers
+	Reboots   Reboots
 	Adopted   Adopted
 	History   History
 	Keys      Keys

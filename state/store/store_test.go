@@ -49,7 +49,8 @@ func fill(t *testing.T, s *Store) {
 	must(t, err)
 	must(t, s.Intents.Change([]state.Intent{{ID: "i1", Kind: state.Purge, App: "app1", By: "me", At: time.Unix(7, 0).UTC(), Left: []string{"data"}}}))
 	must(t, s.Overrides.Put(Override{Override: state.Override{App: "app1", By: "me", Until: time.Unix(8, 0).UTC()}, Once: true}))
-	must(t, s.Handovers.Put(HandoverKey("app1", "web"), state.Handover{Hash: "v1:1", Image: "web:1", Failed: true}))
+	must(t, s.Reboots.Put(OfService("app1", "web"), "boot-1"))
+	must(t, s.Handovers.Put(OfService("app1", "web"), state.Handover{Hash: "v1:1", Image: "web:1", Failed: true}))
 	must(t, s.Adopted.Put("c0ffee", "v1:1"))
 	must(t, s.History.Append([]Entry{{At: time.Unix(6, 0).UTC(), App: "app1", Service: "web", Kind: "start", Title: "start shop/web", Took: state.Duration(time.Second)}}))
 	_, err = s.Keys.Ensure(1, "web")
@@ -87,6 +88,8 @@ func content(t *testing.T, s *Store) map[string]any {
 	add("intents", intents, len(intents), err)
 	overrides, err := s.Overrides.All()
 	add("overrides", overrides, len(overrides), err)
+	reboots, err := s.Reboots.All()
+	add("reboots", reboots, len(reboots), err)
 	handovers, err := s.Handovers.All()
 	add("handovers", handovers, len(handovers), err)
 	adopted, err := s.Adopted.All()
@@ -154,7 +157,8 @@ func TestRemoveAndPrune(t *testing.T) {
 	must(t, s.Targets.Clear())
 	must(t, s.Intents.Change(nil, "i1", "never-there"))
 	must(t, s.Overrides.Remove("", "app1"))
-	must(t, s.Handovers.Remove(HandoverKey("app1", "web")))
+	must(t, s.Handovers.Remove(OfService("app1", "web")))
+	must(t, s.Reboots.Remove(OfService("app1", "web")))
 	must(t, s.Adopted.Remove("c0ffee"))
 	must(t, s.Keys.Prune(func(int64, string) bool { return false }))
 	got := content(t, s)
@@ -443,6 +447,8 @@ func touch(s *Store, name, key string) {
 		_, _, _ = s.Intents.b.get(key)
 	case overridesBucket:
 		_, _, _ = s.Overrides.b.get(key)
+	case rebootsBucket:
+		_, _, _ = s.Reboots.b.get(key)
 	case handoversBucket:
 		_, _, _ = s.Handovers.b.get(key)
 	case adoptedBucket:

@@ -154,11 +154,24 @@ var systemVerbs = []verb{
 		d.World, err = sim.Apply(d.World, reconcile.Reboot{})
 		return err
 	}},
-	{words: "reboot required", do: func(d *Device, _ []string) error { d.World.RebootPending = true; return nil }},
+	{words: "reboot required", do: func(d *Device, _ []string) error {
+		d.World.RebootPending = true
+		for _, a := range d.World.Apps {
+			for _, c := range a.Containers {
+				if c.Phase == state.Created && a.Reboots != nil {
+					a.Reboots[c.Service] = false
+				}
+			}
+		}
+		return nil
+	}},
 	{words: "SERVICE made after the boot", do: func(d *Device, arg []string) error {
 		return d.container(arg[0], func(c *state.Container) error {
 			c.Phase, c.Health = state.Created, ""
 			d.World.Boot = c.Created
+			for _, a := range d.World.Apps {
+				delete(a.Reboots, c.Service)
+			}
 			return nil
 		})
 	}},
