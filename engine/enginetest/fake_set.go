@@ -109,6 +109,16 @@ func (f *Fake) DropNetwork(id string) {
 	f.changed("network", "destroy", id, nil)
 }
 
+// DropContainer removes a container behind everybody's back, running or not.
+func (f *Fake) DropContainer(id string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if c := f.m.containers[id]; c != nil {
+		delete(f.m.containers, id)
+		f.about(c, "destroy")
+	}
+}
+
 // CopyNetwork makes a second network of the same name and settings.
 func (f *Fake) CopyNetwork(id, copied string) {
 	f.mu.Lock()
