@@ -339,7 +339,7 @@ func TestFetchWithCredentials(t *testing.T) {
 	if err := e.Do(t.Context(), reconcile.Fetch{Image: ref}, func(d, n int64) { done, total = d, n }); err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff([]string{door}, asked); d != "" {
+	if d := cmp.Diff([]string{door}, slices.Compact(asked)); d != "" {
 		t.Error(d)
 	}
 	if total < 100_000 || done != total {

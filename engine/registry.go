@@ -222,38 +222,39 @@ func (v *visit) get(ctx context.Context, path, accept string) ([]byte, error) {
 
 // enter gets what the door asks for.
 func (v *visit) enter(ctx context.Context, d door) error {
-	user, password, ok := v.r.auth(v.host)
+	if !d.basic && d.realm == "" {
+		return nil
+	}
 	basic := ""
-	if ok {
+	if user, password, ok := v.r.auth(v.host); ok {
 		basic = "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
 	}
-	switch {
-	case d.basic:
+	if d.basic {
 		v.pass = basic
-	case d.realm != "":
-		u, err := url.Parse(d.realm)
-		if err != nil || u.Scheme != "https" && u.Scheme != d.scheme {
-			return errors.New("the registry names no place for tokens that can be trusted")
-		}
-		q := u.Query()
-		if d.service != "" {
-			q.Set("service", d.service)
-		}
-		q.Set("scope", "repository:"+v.repo+":pull")
-		u.RawQuery = q.Encode()
-		b, answer, err := v.ask(ctx, u.String(), "application/json", basic)
-		if err != nil {
-			return err
-		}
-		var token struct {
-			Token       string `json:"token"`
-			AccessToken string `json:"access_token"`
-		}
-		if answer.StatusCode != http.StatusOK || json.Unmarshal(b, &token) != nil {
-			return fmt.Errorf("the registry gave no token: %s", answer.Status)
-		}
-		v.pass = "Bearer " + cmp.Or(token.Token, token.AccessToken)
+		return nil
 	}
+	u, err := url.Parse(d.realm)
+	if err != nil || u.Scheme != "https" && u.Scheme != d.scheme {
+		return errors.New("the registry names no place for tokens that can be trusted")
+	}
+	q := u.Query()
+	if d.service != "" {
+		q.Set("service", d.service)
+	}
+	q.Set("scope", "repository:"+v.repo+":pull")
+	u.RawQuery = q.Encode()
+	b, answer, err := v.ask(ctx, u.String(), "application/json", basic)
+	if err != nil {
+		return err
+	}
+	var token struct {
+		Token       string `json:"token"`
+		AccessToken string `json:"access_token"`
+	}
+	if answer.StatusCode != http.StatusOK || json.Unmarshal(b, &token) != nil {
+		return fmt.Errorf("the registry gave no token: %s", answer.Status)
+	}
+	v.pass = "Bearer " + cmp.Or(token.Token, token.AccessToken)
 	return nil
 }
 
