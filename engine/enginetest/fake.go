@@ -23,8 +23,8 @@ const (
 	minimumAPI = "1.12"
 )
 
-// ErrLost, returned by Config.Before or Config.After, breaks the connection: the
-// caller gets no answer.
+// ErrLost is what Config.Before or Config.After return to break the connection:
+// the caller gets no answer.
 var ErrLost = errors.New("the connection broke")
 
 // Config says how a fake engine behaves. The zero value is an engine whose

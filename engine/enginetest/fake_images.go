@@ -97,7 +97,8 @@ func (f *Fake) listImages(q request) (reply, error) {
 		if dangling != (len(tags) == 0) || match.Contains("label") && !match.MatchKVList("label", im.labels) {
 			continue
 		}
-		s := image.Summary{ID: id, RepoTags: tags, RepoDigests: digests, Size: im.size, VirtualSize: im.size, SharedSize: -1, Containers: -1, Labels: im.labels}
+		s := image.Summary{ID: id, RepoTags: tags, RepoDigests: digests, Size: im.size, SharedSize: -1, Containers: -1, Labels: im.labels}
+		s.VirtualSize = im.size //nolint:staticcheck // a field of this API version
 		switch {
 		case len(tags) == 0 && len(digests) == 0:
 			s.RepoTags, s.RepoDigests = []string{"<none>:<none>"}, []string{"<none>@<none>"}

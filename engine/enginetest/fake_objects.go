@@ -2,6 +2,7 @@ package enginetest
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -78,6 +79,17 @@ func (m *machine) network(term string) (*net, error) {
 	return nil, notFound("network %s not found", term)
 }
 
+// called counts the networks of a name.
+func (m *machine) called(name string) int {
+	count := 0
+	for _, n := range m.networks {
+		if n.name == name {
+			count++
+		}
+	}
+	return count
+}
+
 func (m *machine) networksByAge() []*net {
 	return slices.SortedFunc(maps.Values(m.networks), func(a, b *net) int { return cmp.Compare(a.id, b.id) })
 }
@@ -129,6 +141,9 @@ func (f *Fake) listNetworks(q request) (reply, error) {
 
 func (f *Fake) inspectNetwork(q request) (reply, error) {
 	n, err := f.m.network(q.Object)
+	if refused := (refusal{}); errors.As(err, &refused) && refused.status == http.StatusBadRequest {
+		return reply{}, invalid("%d matches found based on name: network %s is ambiguous", f.m.called(q.Object), q.Object)
+	}
 	if err != nil {
 		return reply{}, err
 	}
@@ -147,12 +162,9 @@ func (f *Fake) createNetwork(q request) (reply, error) {
 	case predefined(asked.Name):
 		return reply{}, refuse(http.StatusForbidden, "operation is not permitted on predefined %s network ", asked.Name)
 	}
-	if asked.CheckDuplicate != nil && *asked.CheckDuplicate {
-		for _, n := range f.m.networks {
-			if n.name == asked.Name {
-				return reply{}, conflict("network with name %s already exists", asked.Name)
-			}
-		}
+	check := asked.CheckDuplicate //nolint:staticcheck // the field of this API version
+	if check != nil && *check && f.m.called(asked.Name) > 0 {
+		return reply{}, conflict("network with name %s already exists", asked.Name)
 	}
 	switch asked.Driver = cmp.Or(asked.Driver, "bridge"); asked.Driver {
 	case "bridge", "macvlan", "ipvlan", "host", "null":

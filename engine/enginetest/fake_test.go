@@ -1,8 +1,10 @@
 package enginetest_test
 
 import (
+	"net/http"
 	"testing"
 
+	"github.com/docker/docker/client"
 	"go.uber.org/goleak"
 
 	"deckhand/engine"
@@ -50,3 +52,17 @@ func TestConformance(t *testing.T) {
 		return e
 	})
 }
+
+// plain is a client on a fake engine.
+func plain(t *testing.T) *client.Client {
+	t.Helper()
+	f := enginetest.NewFake(enginetest.Config{Pull: func(ref string) enginetest.Pull { return enginetest.Pull{Missing: ref == missing} }})
+	c, err := client.NewClientWithOpts(client.WithHost("tcp://fake:1"), client.WithHTTPClient(&http.Client{Transport: f}), client.WithVersion("1.41"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(f.Close)
+	return c
+}
+
+func TestTraps(t *testing.T) { enginetest.Traps(t, fixture(), plain) }

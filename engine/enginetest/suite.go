@@ -64,6 +64,13 @@ func Run(t *testing.T, f Fixture, newDevice func(t *testing.T) Device) {
 		{"await started", (*suite).started},
 		{"await ends with its context", (*suite).awaitCancelled},
 		{"an image in use stays", (*suite).imageInUse},
+		{"a volume in use stays, and goes when it is free", (*suite).removeVolume},
+		{"hand over to a container that becomes healthy", (*suite).handover},
+		{"a hand-over that nobody takes ends with its time", (*suite).handoverTimeout},
+		{"a hand-over to a container that ends keeps the old one", (*suite).handoverEnds},
+		{"the API network is made and joined", (*suite).apiNetwork},
+		{"a service uses the network of another one", (*suite).sharedNetwork},
+		{"an external network that is missing is the release's mistake", (*suite).noExternalNetwork},
 		{"an older container gives up its name", (*suite).nameConflict},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(newSuite(t, f, newDevice(t))) })
@@ -472,5 +479,78 @@ func (s *suite) nameConflict() {
 	}
 	if d := cmp.Diff([]string{"old_web_8_9_c0ffee running false", "web_8_9_c0ffee created true"}, sorted(names)); d != "" {
 		s.Fatal(d)
+	}
+}
+
+func (s *suite) removeVolume() {
+	v := state.Volume{Name: "data", Spec: state.VolumeSpec{Driver: "local"}}
+	v.Hash = v.Spec.Hash()
+	s.do(reconcile.CreateVolume{App: s.app, Volume: v})
+	s.do(s.network("a"))
+	s.do(s.create(func(v *state.Service) {
+		v.Spec.Mounts = []state.Mount{{Type: "volume", Source: "data", Target: "/data"}}
+	}))
+	step := reconcile.RemoveVolume{App: s.app, Name: "data", Intent: "i"}
+	s.refused(step, state.ClassEngine)
+	s.do(s.remove(s.only().ID))
+	s.do(step)
+	s.do(step)
+	if left := s.now().Volumes; len(left) != 0 {
+		s.Fatalf("left: %+v", left)
+	}
+}
+
+func (s *suite) taking(c state.Container, timeout time.Duration, keepOld bool) reconcile.Handover {
+	return reconcile.Handover{App: s.app, Service: "web", Hash: c.Hash, Image: s.f.Image, Timeout: timeout, KeepOld: keepOld, Container: c.ID}
+}
+
+func (s *suite) handover() {
+	c := s.running(func(v *state.Service) { v.Spec.Healthcheck = check("true") })
+	s.do(s.taking(c, patience, true))
+}
+
+func (s *suite) handoverTimeout() {
+	c := s.running(nil)
+	const timeout = 300 * time.Millisecond
+	s.do(s.taking(c, timeout, false))
+	s.refused(s.taking(c, timeout, true), state.ClassTimeout)
+}
+
+func (s *suite) handoverEnds() {
+	c := s.running(func(v *state.Service) { v.Spec.Command = []string{"sh", "-c", "exit 3"} })
+	s.until("ended", func(c state.Container) bool { return c.Phase == state.Exited })
+	s.refused(s.taking(c, patience, true), state.ClassTimeout)
+}
+
+func (s *suite) apiNetwork() {
+	s.do(s.network("a"))
+	s.do(reconcile.CreateAPINetwork{})
+	s.do(reconcile.CreateAPINetwork{})
+	if !s.world().APINetwork {
+		s.Fatal("not there after it was made")
+	}
+	s.do(s.create(func(v *state.Service) { v.Spec.Features = []string{state.FeatureAPI} }))
+	if c := s.only(); !c.API || len(c.Networks) != 1 {
+		s.Fatalf("joined: %+v", c)
+	}
+}
+
+func (s *suite) sharedNetwork() {
+	owner := s.running(nil)
+	s.do(s.create(func(v *state.Service) {
+		v.Name, v.Spec.Networks, v.Spec.NetworkMode = "side", nil, "service:web"
+	}))
+	for _, c := range s.now().Containers {
+		if c.Service == "side" && c.NetworkOwner != owner.ID {
+			s.Fatalf("uses the network of %q, want %q", c.NetworkOwner, owner.ID)
+		}
+	}
+}
+
+func (s *suite) noExternalNetwork() {
+	s.do(s.network("a"))
+	s.refused(s.create(func(v *state.Service) { v.Spec.Networks["far"] = state.Attachment{External: "nobody-made-this"} }), state.ClassInvalid)
+	if c := s.now().Containers; len(c) != 0 {
+		s.Fatalf("left behind: %+v", c)
 	}
 }

@@ -273,18 +273,18 @@ func (p *process) shows(st run.Status, f *film, end string) error {
 		return fmt.Errorf("the status does not name the failure:\n%s%s", st.Plan, waits(st))
 	}
 	for _, n := range st.Plan.Nodes {
-		switch s := n.Step.(type) {
-		case nil:
-		case reconcile.Reboot:
-			reboot = true
-		case reconcile.Fetch:
+		if n.Step == nil {
+			continue
+		}
+		open[n.Step.Traits().App] = true
+		if s, ok := n.Step.(reconcile.Fetch); ok {
 			for _, who := range s.For {
 				app, _, _ := strings.Cut(who, "/")
 				open[app] = true
 			}
-		default:
-			open[n.Step.Traits().App] = true
 		}
+		_, last := n.Step.(reconcile.Reboot)
+		reboot = reboot || last
 	}
 	want, got := apps(f.end), apps(end)
 	for uuid := range p.x.want.Apps {

@@ -236,7 +236,7 @@ func (p *process) still() (run.Status, error) {
 		case <-p.host.asked:
 			return s, errReboot
 		case <-deadline.C:
-			return s, fmt.Errorf("not settled within %v: error %v, running %d\n%s%s", limit, s.Err, len(s.Running), s.Plan, waits(s))
+			return s, errors.Join(fmt.Errorf("not settled within %v, running %d\n%s%s", limit, len(s.Running), s.Plan, waits(s)), s.Err)
 		}
 	}
 }
