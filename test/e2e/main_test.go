@@ -6,6 +6,8 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,6 +22,44 @@ type stage struct {
 	registry *system.Proxy   // between engines and the cloud's registry
 	cloud    *system.Cloud
 	cloudLog *system.Log
+	spare    *spare
+	caller   string // program that is both ends of a conversation
+}
+
+// spare holds engines for tests that run beside each other: as many as run at
+// a time.
+type spare struct {
+	mu   sync.Mutex
+	free []*dockerd.Engine
+	stop []func()
+}
+
+// take gives an engine that nobody uses.
+func (s *spare) take() (*dockerd.Engine, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := len(s.free); n > 0 {
+		e := s.free[n-1]
+		s.free = s.free[:n-1]
+		return e, nil
+	}
+	e, stop, err := dockerd.StartIn("")
+	if err == nil {
+		s.stop = append(s.stop, stop)
+	}
+	return e, err
+}
+
+func (s *spare) give(e *dockerd.Engine) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.free = append(s.free, e)
+}
+
+func (s *spare) end() {
+	for _, stop := range s.stop {
+		stop()
+	}
 }
 
 // set is the stage; TestMain alone writes it.
@@ -67,7 +107,13 @@ func run(m *testing.M) (code int) {
 			code = max(code, fail(err))
 		}
 	}()
-	set = stage{made, device, proxy, cloud, log}
+	caller := filepath.Join(dir, "caller")
+	if err := system.BuildOne(ctx, "./test/e2e/caller", caller); err != nil {
+		return fail(err)
+	}
+	engines := &spare{}
+	defer engines.end()
+	set = stage{made, device, proxy, cloud, log, engines, caller}
 	return m.Run()
 }
 

@@ -109,11 +109,29 @@ func (p *paper) offer(apps ...paperApp) {
 	p.say(b)
 }
 
+// offerWith puts apps in force, with configuration variables.
+func (p *paper) offerWith(config map[string]string, apps ...paperApp) {
+	b, err := json.Marshal(configured(config, apps...))
+	p.must(err)
+	p.say(b)
+}
+
 // paperApp is an app of a target state.
 type paperApp struct {
 	uuid, commit string
-	id           int64
+	id, release  int64 // release 0 counts as 1
 	services     map[string]any
+	more         map[string]any // beside the services: networks, volumes, secrets, configs
+}
+
+// beside is the app with more than services in its release.
+func (a paperApp) beside(section string, content map[string]any) paperApp {
+	a.more = maps.Clone(a.more)
+	if a.more == nil {
+		a.more = map[string]any{}
+	}
+	a.more[section] = content
+	return a
 }
 
 // app is an app whose services run an image; the digit tells apps apart.
@@ -129,6 +147,14 @@ func runsImage(image string) map[string]any {
 	}
 }
 
+// runsWith is a service with a composition.
+func runsWith(image string, composition map[string]any) map[string]any {
+	if composition == nil {
+		composition = map[string]any{}
+	}
+	return with(runsImage(image), "composition", composition)
+}
+
 // with is the service with another value at a key.
 func with(service map[string]any, key string, value any) map[string]any {
 	service = maps.Clone(service)
@@ -136,17 +162,22 @@ func with(service map[string]any, key string, value any) map[string]any {
 	return service
 }
 
-func document(apps ...paperApp) map[string]any {
+func document(apps ...paperApp) map[string]any { return configured(nil, apps...) }
+
+// configured is a target with configuration variables.
+func configured(config map[string]string, apps ...paperApp) map[string]any {
+	if config == nil {
+		config = map[string]string{}
+	}
 	all := map[string]any{}
 	for _, a := range apps {
+		release := map[string]any{"id": max(a.release, 1), "services": a.services, "volumes": map[string]any{}, "networks": map[string]any{}}
+		maps.Copy(release, a.more)
 		all[a.uuid] = map[string]any{
-			"id": a.id, "name": "app" + a.uuid[:1], "class": "fleet", "is_host": false,
-			"releases": map[string]any{a.commit: map[string]any{
-				"id": 1, "services": a.services, "volumes": map[string]any{}, "networks": map[string]any{},
-			}},
+			"id": a.id, "name": "app" + a.uuid[:1], "class": "fleet", "is_host": false, "releases": map[string]any{a.commit: release},
 		}
 	}
-	return map[string]any{paperUUID: map[string]any{"name": "paper", "config": map[string]any{}, "apps": all}}
+	return map[string]any{paperUUID: map[string]any{"name": "paper", "config": config, "apps": all}}
 }
 
 // reported reports whether a report contained a text.

@@ -48,11 +48,31 @@ type scene struct {
 // begin gives a scene with an empty engine.
 func begin(t *testing.T) *scene {
 	t.Helper()
+	return beginOn(t, set)
+}
+
+// beside gives a scene with an empty engine of its own, which runs beside
+// others: it must leave alone what they share, the cloud and its registry.
+func beside(t *testing.T) *scene {
+	t.Helper()
+	t.Parallel()
+	e, err := set.spare.take()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { set.spare.give(e) })
+	own := set
+	own.engine = e
+	return beginOn(t, own)
+}
+
+func beginOn(t *testing.T, on stage) *scene {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "deck-") // t.TempDir is too long for a socket
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &scene{TB: t, stage: set, dir: dir}
+	s := &scene{TB: t, stage: on, dir: dir}
 	t.Cleanup(func() { s.end() })
 	return s
 }
@@ -527,4 +547,32 @@ func env(c container.InspectResponse, name string) string {
 		}
 	}
 	return ""
+}
+
+// everythingDone holds when the device has what it was asked for.
+func everythingDone(v supervisor.View) error {
+	if v.State != supervisor.StateSettled || len(v.Apps) == 0 {
+		return fmt.Errorf("the device is %s", system.Describe(v))
+	}
+	for _, a := range v.Apps {
+		if a.Target == "" || a.Release != a.Target {
+			return fmt.Errorf("the device is %s", system.Describe(v))
+		}
+	}
+	return nil
+}
+
+// waitsForStep waits until the device works at a step.
+func (s *scene) waitsForStep(title string) {
+	s.Helper()
+	s.status("it is at "+title, func(v supervisor.View) error {
+		for _, a := range v.Apps {
+			for _, x := range a.Services {
+				if x.Next == title {
+					return nil
+				}
+			}
+		}
+		return fmt.Errorf("the device is %s", system.Describe(v))
+	})
 }

@@ -20,16 +20,25 @@ func In(dir string) Programs {
 
 // Build builds the programs into a folder, static as they are shipped.
 func Build(ctx context.Context, dir string) (Programs, error) {
-	root, err := Root(ctx)
-	if err != nil {
+	if err := BuildOne(ctx, "./cmd/...", dir+"/"); err != nil {
 		return Programs{}, err
 	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-trimpath", "-ldflags", "-s -w", "-o", dir+"/", "./cmd/...")
+	return In(dir), nil
+}
+
+// BuildOne builds a package of the module into a file, static: it runs in an
+// image that holds nothing else. A folder, with a slash at its end, takes several.
+func BuildOne(ctx context.Context, pkg, into string) error {
+	root, err := Root(ctx)
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-trimpath", "-ldflags", "-s -w", "-o", into, pkg)
 	cmd.Dir, cmd.Env = root, append(cmd.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return Programs{}, fmt.Errorf("build the programs: %w\n%s", err, out)
+		return fmt.Errorf("build %s: %w\n%s", pkg, err, out)
 	}
-	return In(dir), nil
+	return nil
 }
 
 // Builder builds the programs once, however often it is asked.

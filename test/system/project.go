@@ -21,6 +21,7 @@ type Project struct {
 	Compose  string            // docker-compose.yml without the build lines
 	Services map[string]string // content of /mark in each service's image; a new one makes a new image
 	Ballast  map[string]int    // bytes of noise in an image, for downloads that take a while
+	Program  map[string]string // path of a program that an image has as /program
 }
 
 // Write writes the project's files. A service named in Services is built from
@@ -41,6 +42,19 @@ func (p Project) Write() error {
 			dockerfile += "COPY ballast /ballast\n"
 			if err := p.write(name+"/ballast", noise(n, p.Services[name])); err != nil {
 				return err
+			}
+		}
+		if path := p.Program[name]; path != "" {
+			content, err := os.ReadFile(path)
+			if err != nil {
+				return fmt.Errorf("write project: %w", err)
+			}
+			dockerfile += "COPY program /program\n"
+			if err := p.write(name+"/program", content); err != nil {
+				return err
+			}
+			if err := os.Chmod(filepath.Join(p.Dir, name, "program"), 0o755); err != nil {
+				return fmt.Errorf("write project: %w", err)
 			}
 		}
 		dockerfile += fmt.Sprintf("COPY mark /mark\nCMD [\"/bin/sh\",\"-c\",%q]\n", dockerd.Idle)
