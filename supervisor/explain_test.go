@@ -335,6 +335,43 @@ func TestTheJournalCostsFewWrites(t *testing.T) {
 	}
 }
 
+// Who asks while entries are on their way to the disk sees them once.
+func TestTheJournalIsWholeWhileItIsWritten(t *testing.T) {
+	x := newTold(t)
+	slow := &slowPast{pastStore: x.Store.History, begun: make(chan struct{}), goOn: make(chan struct{})}
+	x.j.store = slow
+	x.j.wish(RequestRestart, "aaaa", nil, owner, "just now")
+	go x.j.flush()
+	<-slow.begun
+	asked := make(chan []store.Entry)
+	go func() {
+		all, _ := x.j.past()
+		asked <- all
+	}()
+	var all []store.Entry
+	select {
+	case all = <-asked: // before the write has ended
+		close(slow.goOn)
+	case slow.goOn <- struct{}{}:
+		all = <-asked
+	}
+	if n := len(all); n == 0 || all[n-1].Text != "just now" {
+		t.Errorf("%+v", all)
+	}
+}
+
+// slowPast says when it has begun to write.
+type slowPast struct {
+	pastStore
+	begun, goOn chan struct{}
+}
+
+func (s *slowPast) Append(entries []store.Entry) error {
+	close(s.begun)
+	<-s.goOn
+	return s.pastStore.Append(entries)
+}
+
 type countingPast struct {
 	pastStore
 	writes int

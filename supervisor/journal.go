@@ -66,6 +66,8 @@ type journal struct {
 	now    func() time.Time
 	log    zerolog.Logger
 
+	disk sync.Mutex // taken first: entries are on their way to the store
+
 	mu      sync.Mutex
 	pending []store.Entry
 	running map[reconcile.Key]*openStep
@@ -420,6 +422,8 @@ func (j *journal) run(ctx context.Context) {
 
 // flush writes down what was noted, and the steps that take long.
 func (j *journal) flush() {
+	j.disk.Lock()
+	defer j.disk.Unlock()
 	j.mu.Lock()
 	now := j.now()
 	for _, k := range slices.Sorted(maps.Keys(j.running)) {
@@ -451,6 +455,8 @@ func (j *journal) flush() {
 
 // past lists all entries, oldest first, written or not.
 func (j *journal) past() ([]store.Entry, error) {
+	j.disk.Lock()
+	defer j.disk.Unlock()
 	j.mu.Lock()
 	waiting := slices.Clone(j.pending)
 	j.mu.Unlock()
