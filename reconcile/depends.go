@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"deckhand/state"
+	"deckhand/strategy"
 )
 
 // diffDependencies lets the start of a service wait for what it depends on.
@@ -62,31 +63,36 @@ func (p *planner) dependency(a *appPlan, s *servicePlan, d state.Dependency) Key
 	return k
 }
 
-// restartWith stops and starts a service that stays, when one it depends on is
-// replaced and it asks for that. It stops first: from then on it is known that
-// it has to start. It reports whether the service is interrupted.
-func (p *planner) restartWith(a *appPlan, s *servicePlan, trail map[string]bool) bool {
-	if trail[s.name] || len(s.old) > 0 {
-		return len(s.old) > 0
+// restartWith stops and starts a service that stays, when one it depends on
+// starts anew and it asks for that. It stops before: from then on it is known
+// that it has to start. trail ends a ring.
+func (p *planner) restartWith(a *appPlan, s *servicePlan, trail map[string]bool) {
+	if trail[s.name] || s.start != "" {
+		return
 	}
 	trail[s.name] = true
-	var before []Key
+	var starts []Key
 	for _, d := range s.want.DependsOn {
-		if on := a.service(d.Service); d.Restart && p.restartWith(a, on, trail) && on.start != "" {
-			before = append(append(before, on.old...), on.start)
+		on := a.service(d.Service)
+		if !d.Restart {
+			continue
+		}
+		p.restartWith(a, on, trail)
+		if on.start != "" {
+			starts = append(starts, on.start)
+			s.late = append(s.late, on.phases[strategy.Create]...)
 		}
 	}
 	c, ok := s.stayer()
-	if len(before) == 0 || !ok || !c.Up() || !s.want.Running {
-		return false
+	if len(starts) == 0 || !ok || !c.Up() || !s.want.Running {
+		return
 	}
 	stop := p.stop(a, s, c.ID, Reason{Cause: whyRestarts})
-	s.old = []Key{stop}
+	s.old = append(s.old, stop)
 	a.demand(stop, p.start(a, s, c.ID, Reason{Cause: whyRestarts}))
-	for _, k := range before {
+	for _, k := range starts {
 		a.demand(stop, k)
 	}
-	return true
 }
 
 // reached reports whether a container meets a condition now.

@@ -29,43 +29,44 @@ const (
 
 // The causes of steps. They are constant so that they can be counted.
 const (
-	whyNotOnDevice = "image is not on the device"
-	whyNoContainer = "no container yet"
-	whyImage       = "image changed"
-	whySettings    = "settings changed"
-	whyUnknown     = "made by another supervisor"
-	whyNetwork     = "its network is replaced"
-	whyTwice       = "its network exists twice"
-	whyOwner       = "the container whose network it uses is replaced"
-	whyNoAPI       = "it is not on the network of the supervisor's API"
-	whyBroken      = "container is damaged"
-	whyNotWanted   = "not in the target"
-	whyDuplicate   = "duplicate"
-	whyReplaced    = "replaced"
-	whyNeverRan    = "created, not started"
-	whyHalted      = "stopped by the supervisor"
-	whyRefused     = "the engine could not start it"
-	whyAskedStop   = "target asks for a stop"
-	whyRelease     = "same container, new release"
-	whyMissing     = "missing"
-	whyNetSettings = "network settings changed"
-	whyUnused      = "no service uses it"
-	whyDone        = "every service is as asked"
-	whyNoRelease   = "no release is wanted"
-	whyTogether    = "a release starts when it is here as a whole"
-	whyDependency  = "a service depends on it"
-	whyRestarts    = "a service it depends on is replaced"
-	whyHandover    = "the old container runs until the new one has taken over"
-	whyTimedOut    = "it did not take over in time"
-	whyGuard       = "running services are to be changed"
-	whyOverride    = "an update lock is overridden"
-	whyGuarded     = "nothing is left to guard"
-	whyInTheWay    = "others hold a lock of the app"
-	whyReboot      = "the service asks for a reboot"
-	whyRebootNow   = "a reboot is required"
-	whyWished      = "it was asked for"
-	whyFulfilled   = "nothing of it is left to do"
-	whySuperseded  = "the release it was for has been replaced"
+	whyNotOnDevice  = "image is not on the device"
+	whyNoContainer  = "no container yet"
+	whyImage        = "image changed"
+	whySettings     = "settings changed"
+	whyUnknown      = "made by another supervisor"
+	whyNetwork      = "its network is replaced"
+	whyTwice        = "its network exists twice"
+	whyOwner        = "the container whose network it uses is replaced"
+	whyNoAPI        = "it is not on the network of the supervisor's API"
+	whyBroken       = "container is damaged"
+	whyNotWanted    = "not in the target"
+	whyDuplicate    = "duplicate"
+	whyReplaced     = "replaced"
+	whyNeverRan     = "created, not started"
+	whyHalted       = "stopped by the supervisor"
+	whyRefused      = "the engine could not start it"
+	whyAskedStop    = "target asks for a stop"
+	whyOwnerStopped = "the service whose network it uses does not run"
+	whyRelease      = "same container, new release"
+	whyMissing      = "missing"
+	whyNetSettings  = "network settings changed"
+	whyUnused       = "no service uses it"
+	whyDone         = "every service is as asked"
+	whyNoRelease    = "no release is wanted"
+	whyTogether     = "a release starts when it is here as a whole"
+	whyDependency   = "a service depends on it"
+	whyRestarts     = "a service it depends on is replaced"
+	whyHandover     = "the old container runs until the new one has taken over"
+	whyTimedOut     = "it did not take over in time"
+	whyGuard        = "running services are to be changed"
+	whyOverride     = "an update lock is overridden"
+	whyGuarded      = "nothing is left to guard"
+	whyInTheWay     = "others hold a lock of the app"
+	whyReboot       = "the service asks for a reboot"
+	whyRebootNow    = "a reboot is required"
+	whyWished       = "it was asked for"
+	whyFulfilled    = "nothing of it is left to do"
+	whySuperseded   = "the release it was for has been replaced"
 )
 
 func (p *planner) diffApp(uuid string) {
@@ -81,6 +82,11 @@ func (p *planner) diffApp(uuid string) {
 			p.keep[c.Image] = true
 		}
 		p.others = append(p.others, a)
+		for _, i := range p.now.Intents {
+			if i.App == a.UUID {
+				p.decline("request to "+string(i.Kind)+" "+a.label()+" by "+i.By, "the app is left alone, see above; it is done when that ends")
+			}
+		}
 		return
 	}
 	p.apps = append(p.apps, a)

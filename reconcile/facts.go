@@ -13,7 +13,7 @@ import (
 // facts adds the edges that the engine demands. It would refuse the later step
 // otherwise; the simulation refuses the same.
 func (p *planner) facts() error {
-	for _, a := range p.apps {
+	for _, a := range p.everyone() {
 		// Noted while the steps were made:
 		//   an image before its container         "No such image"
 		//   networks, volumes before a container   "network … not found"

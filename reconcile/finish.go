@@ -18,17 +18,20 @@ func (p *planner) finish(a *appPlan) {
 	}
 }
 
+// mostWishes bounds the edges of what is only nice to have: a plan is not to grow
+// by them.
+const mostWishes = 10_000
+
 // freeFirst lets images that nothing uses go before others are downloaded: the
 // disk may be small. One that cannot be removed holds up nothing.
 func (p *planner) freeFirst() {
-	const most = 10_000 // edges; a plan is not to grow by what is only nice to have
 	var fetches []Key
 	for _, v := range p.graph.vertices {
 		if f, ok := v.step.(Fetch); ok {
 			fetches = append(fetches, f.Key())
 		}
 	}
-	if len(fetches)*len(p.spare) > most {
+	if len(fetches)*len(p.spare) > mostWishes {
 		return
 	}
 	for _, gone := range p.spare {

@@ -37,12 +37,14 @@ func (p *planner) effective(a *appPlan, s *servicePlan) string {
 // at the same time; "": they can.
 func (p *planner) cannotOverlap(a *appPlan, old state.Container, s *servicePlan) string {
 	for _, n := range old.Networks {
-		if _, gone := a.gone[n]; gone {
+		_, gone := a.gone[n]
+		if _, again := a.want.Networks[n]; gone && again {
 			return "network " + n + " is replaced"
 		}
 	}
 	for _, v := range old.Volumes {
-		if _, purged := a.purge[v]; purged {
+		_, purged := a.purge[v]
+		if _, again := a.want.Volumes[v]; purged && again {
 			return "volume " + v + " is purged"
 		}
 	}
@@ -54,7 +56,40 @@ func (p *planner) cannotOverlap(a *appPlan, old state.Container, s *servicePlan)
 			return "only one container can have " + x
 		}
 	}
+	if x := p.claimedByOthers(a, s, old); x != "" {
+		return x + " goes to another service"
+	}
 	return ""
+}
+
+// claimedByOthers is what the container has to itself and another service is to
+// have; "" for nothing.
+func (p *planner) claimedByOthers(a *appPlan, s *servicePlan, c state.Container) string {
+	for _, x := range Exclusive(c.Spec) {
+		for _, other := range p.claims()[x] {
+			if other != a.UUID+"/"+s.name {
+				return x
+			}
+		}
+	}
+	return ""
+}
+
+// claims lists, by what only one container can have, the services that are to
+// have it.
+func (p *planner) claims() map[string][]string {
+	if p.claimed != nil {
+		return p.claimed
+	}
+	p.claimed = map[string][]string{}
+	for uuid, app := range p.want.Apps {
+		for name, s := range app.Services {
+			for _, x := range Exclusive(&s.Spec) {
+				p.claimed[x] = append(p.claimed[x], uuid+"/"+name)
+			}
+		}
+	}
+	return p.claimed
 }
 
 func usesAPI(c state.Container) bool { return c.API || c.Spec != nil && c.Spec.UsesAPINetwork() }
@@ -64,7 +99,11 @@ func (p *planner) handOver(a *appPlan, s *servicePlan) {
 	if done, known := a.now.Handovers[s.name]; known && s.stays != "" && s.is(done) {
 		return
 	}
-	if !slices.ContainsFunc(s.have, func(c state.Container) bool { return c.Up() && c.ID != s.stays }) {
+	// One that served before takes over from nobody who is younger.
+	stayer, stays := s.stayer()
+	if !slices.ContainsFunc(s.have, func(c state.Container) bool {
+		return c.Up() && c.ID != s.stays && !(stays && stayer.Created <= c.Created)
+	}) {
 		return
 	}
 	step := Handover{
@@ -76,10 +115,12 @@ func (p *planner) handOver(a *appPlan, s *servicePlan) {
 	}
 	k := p.add(a, step, rankStart, Reason{Cause: whyHandover})
 	s.put(strategy.Handover, k)
-	if s.start != "" {
-		a.demand(s.start, k)
-		a.guarded = append(a.guarded, s.start) // the new one is not seen before the change is allowed
+	if s.start == "" {
+		a.guarded = append(a.guarded, k)
+		return
 	}
+	a.demand(s.start, k)
+	a.guarded = append(a.guarded, s.start) // the new one is not seen before the change is allowed
 }
 
 // is reports whether a hand-over was to what is wanted now.
@@ -95,7 +136,7 @@ func (p *planner) handoverFailed(a *appPlan, s *servicePlan) bool {
 		return false
 	}
 	serves := slices.IndexFunc(s.have, func(c state.Container) bool {
-		return c.Up() && p.mismatch(a, c, s) != nil && p.cannotOverlap(a, c, s) == ""
+		return c.Up() && p.mismatch(a, c, s) != nil && p.cannotOverlap(a, c, s) == "" && !a.inTheWay(c)
 	})
 	if serves < 0 {
 		return false

@@ -35,6 +35,7 @@ func (p *planner) imageID(ref string) (string, bool) {
 // service of any accepted app, and no container that stays.
 func (p *planner) diffImages() {
 	for _, a := range p.apps {
+		p.keepRelease(a)
 		for _, s := range a.want.Services {
 			if id, ok := p.imageID(s.Image); ok {
 				p.keep[id] = true
@@ -46,6 +47,19 @@ func (p *planner) diffImages() {
 			s := RemoveImage{ID: id, Refs: img.Refs}
 			p.spare = append(p.spare, s.Key())
 			p.graph.add(vertex{step: s, key: s.Key(), rank: rankImage, why: Reason{Cause: whyUnused}})
+		}
+	}
+}
+
+// keepRelease keeps the images of the last release while the plan does not reach
+// the next one.
+func (p *planner) keepRelease(a *appPlan) {
+	if a.now.Commit == a.want.Commit || !a.failed && !a.later {
+		return
+	}
+	for _, ref := range a.now.Images {
+		if id, here := p.imageID(ref); here {
+			p.keep[id] = true
 		}
 	}
 }

@@ -35,7 +35,7 @@ func (p *planner) readIntents(a *appPlan) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(a.held)) {
 		if s := a.service(name); s.want.Running {
-			s.want.Running = false
+			s.want.Running, s.stopped = false, asked(a.held[name])
 			p.decline("start of "+a.label()+"/"+name, "stopped for "+a.held[name].By+"; start it, or bring a new release")
 		}
 	}
@@ -68,14 +68,6 @@ func (a *appPlan) unwished(c state.Container) *Reason {
 		}
 	}
 	return nil
-}
-
-// stopReason says why the target keeps a service stopped.
-func (a *appPlan) stopReason(service string) Reason {
-	if i, ok := a.held[service]; ok {
-		return asked(i)
-	}
-	return Reason{Cause: whyAskedStop}
 }
 
 // ends notes that an intent is fulfilled not before a step is done.

@@ -44,8 +44,7 @@ func (p *planner) lockSteps(a *appPlan) {
 	a.take = p.add(a, take, rankLock, why)
 	if len(a.blocked) > 0 && len(a.now.Locked) > 0 {
 		// All or nothing: who waits for a lock holds none.
-		a.release = p.add(a, ReleaseLocks{App: a.App}, rankRelease, Reason{Cause: whyInTheWay})
-		return
+		a.demand(p.add(a, ReleaseLocks{App: a.App, Yield: true}, rankLock, Reason{Cause: whyInTheWay}), a.take)
 	}
 	p.releaseLater(a)
 }
@@ -92,12 +91,16 @@ func (p *planner) lock(a *appPlan) error {
 			}
 		}
 		for _, before := range slices.Sorted(maps.Keys(seen)) {
-			if k := p.graph.vertices[before].key; seen[before] == len(a.guarded) && k != a.take {
-				p.graph.edge(k, a.take)
+			v := p.graph.vertices[before]
+			if _, lock := v.step.(TakeLocks); seen[before] == len(a.guarded) && !lock { // no app waits for another's locks
+				p.graph.edge(v.key, a.take)
 			}
 		}
 	}
-	if a.release == "" || len(a.blocked) > 0 && len(a.now.Locked) > 0 {
+	for _, fetch := range a.first {
+		p.graph.edge(fetch, a.take)
+	}
+	if a.release == "" {
 		return nil
 	}
 	for _, k := range a.guarded {

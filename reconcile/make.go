@@ -83,9 +83,10 @@ type planner struct {
 	frees  map[Key][]Key     // removal of an image → removals of containers that use it
 	spare  []Key             // removals of images that nothing uses now
 
-	fetches map[string]string // digest → the reference it is downloaded under
-	needed  map[string][]Key  // what only one can have → starts that need it
-	freed   map[string][]Key  // what only one can have → stops that free it
+	fetches map[string]string   // digest → the reference it is downloaded under
+	claimed map[string][]string // see claims
+	needed  map[string][]Key    // what only one can have → starts that need it
+	freed   map[string][]Key    // what only one can have → stops that free it
 
 	apiUsers, apiLeavers []Key // creations that need the API network, removals that leave it
 	apiOrder             [][2]Key
@@ -124,6 +125,7 @@ type appPlan struct {
 	last    map[string][]Key        // intent ID → steps that come before its end
 
 	guarded []Key            // steps that need the update locks
+	first   []Key            // downloads that come before the locks are taken, see othersFirst
 	take    Key              // the taking of the locks; empty: held, or not needed
 	release Key              // the giving up; empty: not planned
 	blocked []state.UserLock // what keeps us from taking them
@@ -136,15 +138,18 @@ type servicePlan struct {
 	wanted bool
 	have   []state.Container // the ones to keep first
 
-	seen     bool   // it was looked at
-	strategy string // the one that is followed
-	stays    string // ID of the container that stays
-	later    bool   // it starts after a reboot
+	seen     bool     // it was looked at
+	strategy string   // the one that is followed
+	stays    string   // ID of the container that stays
+	retired  []string // IDs of those that go
+	later    bool     // it starts after a reboot
+	stopped  Reason   // why it is kept stopped, when not for the target's own sake
 
 	phases [strategy.Phases][]Key // the steps of its update
 	old    []Key                  // stops of what is replaced
 	start  Key
 	needs  []Key // what its start waits for in other services
+	late   []Key // what its stop waits for in other services
 }
 
 // service finds a service; one that nobody has or wants is empty.

@@ -112,8 +112,9 @@ func (p *planner) diffFiles(a *appPlan) {
 
 // usesFiles reports whether a container that stays may use the files.
 func (s *servicePlan) usesFiles(f state.FilesNow) bool {
-	c, ok := s.stayer()
-	return ok && (c.Spec == nil || state.FilesHash(c.Spec.Files) == f.Hash)
+	return slices.ContainsFunc(s.have, func(c state.Container) bool {
+		return !slices.Contains(s.retired, c.ID) && (c.Spec == nil || state.FilesHash(c.Spec.Files) == f.Hash)
+	})
 }
 
 // diffAPINetwork makes the network of the supervisor's API when a service uses

@@ -22,6 +22,27 @@ func (p *planner) putOff(a *appPlan, s *servicePlan) {
 	a.later = a.later || s.later
 }
 
+// serves reports whether an old container of a service that waits for a reboot
+// can go on until then.
+func (p *planner) serves(a *appPlan, s *servicePlan, c state.Container) bool {
+	return s.later && c.Up() && !a.inTheWay(c) && p.claimedByOthers(a, s, c) == ""
+}
+
+// inTheWay reports whether something that is to go needs the container gone.
+func (a *appPlan) inTheWay(c state.Container) bool {
+	for _, n := range c.Networks {
+		if _, gone := a.gone[n]; gone {
+			return true
+		}
+	}
+	for _, v := range c.Volumes {
+		if _, purged := a.purge[v]; purged {
+			return true
+		}
+	}
+	return false
+}
+
 // requireReboot notes on the host that the service waits for a reboot; create is
 // the making of its container, if that is planned.
 func (p *planner) requireReboot(a *appPlan, s *servicePlan, create Key) {
@@ -44,7 +65,8 @@ func (p *planner) diffReboot() {
 	s := Reboot{}
 	k := p.graph.add(vertex{step: s, key: s.Key(), rank: rankReboot, why: Reason{Cause: whyRebootNow}})
 	for _, a := range p.everyone() {
-		if slices.ContainsFunc(a.now.Containers, state.Container.Up) {
+		starts := slices.ContainsFunc(a.services, func(s *servicePlan) bool { return s.start != "" })
+		if starts || slices.ContainsFunc(a.now.Containers, state.Container.Up) {
 			a.guarded = append(a.guarded, k)
 		}
 	}
@@ -57,7 +79,7 @@ func (p *planner) rebootLast() {
 		return
 	}
 	for _, v := range p.graph.vertices {
-		if v.step != nil && v.key != last {
+		if v.key != last {
 			p.graph.edge(v.key, last)
 		}
 	}

@@ -29,6 +29,7 @@ func (p *planner) visit(a *appPlan, s *servicePlan) {
 	if owner != "" && s.want.Running && !p.joins(a, s, a.service(owner)) {
 		p.decline("start of "+a.label()+"/"+s.name, owner+", whose network it uses, does not run")
 		s.want.Running = false
+		s.stopped = Reason{Cause: whyOwnerStopped}
 	}
 	p.diffService(a, s)
 }
@@ -51,7 +52,7 @@ func (p *planner) diffService(a *appPlan, s *servicePlan) {
 		s.strategy = p.effective(a, s)
 	}
 	for i, c := range s.have {
-		if i == good {
+		if i == good || p.serves(a, s, c) {
 			p.keep[c.Image] = true
 			continue
 		}
@@ -169,6 +170,7 @@ func (s *servicePlan) put(ph strategy.Phase, k Key) { s.phases[ph] = append(s.ph
 // retire stops and removes a container that has no place any more.
 func (p *planner) retire(a *appPlan, s *servicePlan, c state.Container, why Reason) {
 	why.Changes = nil // the creation of its replacement tells them
+	s.retired = append(s.retired, c.ID)
 	remove := p.add(a, Remove{App: a.App, Service: s.name, Container: c.ID}, rankRemove, why)
 	s.put(strategy.Remove, remove)
 	if c.Up() {
@@ -176,7 +178,9 @@ func (p *planner) retire(a *appPlan, s *servicePlan, c state.Container, why Reas
 		for _, x := range Exclusive(c.Spec) {
 			p.freed[x] = append(p.freed[x], stop)
 		}
-		s.old = append(s.old, stop)
+		if _, held := a.held[s.name]; !held {
+			s.old = append(s.old, stop)
+		}
 		a.demand(stop, remove)
 	}
 	for _, n := range c.Networks {
@@ -201,7 +205,9 @@ func (p *planner) retire(a *appPlan, s *servicePlan, c state.Container, why Reas
 // stop plans to stop a container, which needs the update locks.
 func (p *planner) stop(a *appPlan, s *servicePlan, container string, why Reason) Key {
 	k := p.add(a, Stop{App: a.App, Service: s.name, Container: container}, rankStop, why)
-	s.put(strategy.Stop, k)
+	if _, held := a.held[s.name]; !held { // who asks for a stop does not wait for downloads
+		s.put(strategy.Stop, k)
+	}
 	a.guarded = append(a.guarded, k)
 	return k
 }
@@ -309,7 +315,7 @@ func (p *planner) adjust(a *appPlan, s *servicePlan, c state.Container) {
 	var why Reason
 	switch {
 	case !s.want.Running && c.Up():
-		p.stop(a, s, c.ID, a.stopReason(s.name))
+		p.stop(a, s, c.ID, Reason{Cause: cmp.Or(s.stopped.Cause, whyAskedStop), Changes: s.stopped.Changes})
 		return
 	case !s.want.Running || c.Up():
 		return

@@ -125,9 +125,11 @@ type (
 		Services []string `json:"services"` // sorted
 		By       string   `json:"by,omitempty"`
 	}
-	// ReleaseLocks gives up every update lock of an app that is ours.
+	// ReleaseLocks gives up every update lock of an app that is ours: at the
+	// end, or to yield to somebody who holds another of the app.
 	ReleaseLocks struct {
-		App App `json:"app"`
+		App   App  `json:"app"`
+		Yield bool `json:"yield,omitempty"`
 	}
 	// Create makes a container and attaches it to its networks; it does not run.
 	Create struct {
@@ -285,10 +287,20 @@ func (s TakeLocks) Title() string {
 }
 
 // Key implements Step.
-func (s ReleaseLocks) Key() Key { return key("release locks", s.App.UUID) }
+func (s ReleaseLocks) Key() Key {
+	if s.Yield {
+		return key("yield locks", s.App.UUID)
+	}
+	return key("release locks", s.App.UUID)
+}
 
 // Title implements Step.
-func (s ReleaseLocks) Title() string { return "release locks of " + s.App.label() }
+func (s ReleaseLocks) Title() string {
+	if s.Yield {
+		return "yield locks of " + s.App.label()
+	}
+	return "release locks of " + s.App.label()
+}
 
 // Key implements Step.
 func (s Handover) Key() Key { return key("hand over", s.App.UUID+"/"+s.Service, s.Hash, s.Image) }

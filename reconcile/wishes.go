@@ -3,6 +3,7 @@ package reconcile
 import (
 	"cmp"
 	"fmt"
+	"slices"
 
 	"deckhand/strategy"
 )
@@ -22,6 +23,7 @@ func (p *planner) wishes(a *appPlan) {
 			leaving.phases[ph] = append(leaving.phases[ph], keys...)
 		}
 	}
+	p.othersFirst(a)
 	for _, s := range a.services {
 		if s.wanted && !p.follow(a, s, &leaving) {
 			p.decline(fmt.Sprintf("%s of %s/%s", s.strategy, a.label(), s.name), "its old container has to go before the new one can be made")
@@ -31,6 +33,32 @@ func (p *planner) wishes(a *appPlan) {
 		if !s.wanted { // what leaves has no wishes that others could not overrule
 			p.follow(a, s, &leaving)
 		}
+	}
+}
+
+// othersFirst lets a service that stops before its own download run until the
+// rest of the release is here: it cannot start before that.
+func (p *planner) othersFirst(a *appPlan) {
+	var early, late []Key
+	for _, s := range a.services {
+		switch {
+		case !s.wanted:
+		case strategy.StopsFirst(s.strategy):
+			early = append(early, s.phases[strategy.Stop]...)
+		default:
+			late = append(late, s.phases[strategy.Fetch]...)
+		}
+	}
+	if len(early)*len(late) > mostWishes {
+		return
+	}
+	for _, fetch := range late {
+		for _, stop := range early {
+			p.graph.edge(fetch, stop)
+		}
+	}
+	if len(early) > 0 {
+		a.first = late
 	}
 }
 
@@ -61,7 +89,21 @@ func (p *planner) follow(a *appPlan, s, leaving *servicePlan) bool {
 // container is made while the old one runs, and the old one runs until all that
 // the new one waits for is there.
 func (p *planner) quietly(s *servicePlan) {
+	var others []Key // who has what the new one needs stops first
+	if s.start != "" {
+		for _, x := range Exclusive(&s.want.Spec) {
+			others = append(others, p.freed[x]...)
+		}
+	}
 	for _, stop := range s.old {
+		for _, k := range others {
+			if !slices.Contains(s.old, k) {
+				p.graph.edge(k, stop)
+			}
+		}
+		for _, k := range s.late {
+			p.graph.edge(k, stop)
+		}
 		for _, k := range s.phases[strategy.Create] {
 			p.graph.edge(k, stop)
 		}

@@ -87,6 +87,7 @@ var All = map[string][]Edge{
 		{Fetch, Stop, Release},
 		{Fetch, Remove, Release},
 		{Start, Handover, Service},
+		{Start, Stop, Service},
 		{Handover, Stop, Service},
 		{Start, Remove, Service},
 	},
@@ -100,6 +101,12 @@ const HandoverTimeout = time.Minute
 // one has taken over.
 func HandsOver(name string) bool {
 	return slices.ContainsFunc(All[name], func(e Edge) bool { return e.First == Handover })
+}
+
+// StopsFirst reports whether a strategy stops the old container before the
+// download.
+func StopsFirst(name string) bool {
+	return slices.Contains(All[name], Edge{Stop, Fetch, Service})
 }
 
 // Deletes reports whether a strategy deletes the old image before the download.

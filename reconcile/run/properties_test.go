@@ -43,6 +43,9 @@ func (d *device) tick() bool {
 	for _, n := range start {
 		d.running[n.Key] = flight{node: n, goal: d.goal}
 	}
+	if len(d.running) == 0 && len(cancel) > 0 {
+		return false // what was cancelled has ended; look again
+	}
 	if len(d.running) == 0 && p.Steps() == 0 {
 		return true
 	}

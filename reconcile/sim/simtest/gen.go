@@ -196,7 +196,14 @@ func Visit(t *rapid.T, label string, w state.World) state.World {
 // visit is a person who asks for something.
 func visit(t *rapid.T, label string, w state.World, uuid string) state.World {
 	a := w.Apps[uuid]
-	i := state.Intent{ID: fmt.Sprintf("i%d", len(w.Intents)+1), App: uuid, By: "somebody"}
+	last := 0
+	for _, other := range w.Intents {
+		var n int
+		if _, err := fmt.Sscanf(other.ID, "i%d", &n); err == nil {
+			last = max(last, n)
+		}
+	}
+	i := state.Intent{ID: fmt.Sprintf("i%d", last+1), App: uuid, By: "somebody"}
 	i.Kind = rapid.SampledFrom([]state.IntentKind{state.Restart, state.Stop, state.Start, state.Purge}).Draw(t, label+" asks to")
 	switch i.Kind {
 	case state.Stop:

@@ -124,7 +124,7 @@ func (d Device) copied() Device {
 	d.World.Apps, d.World.Images = maps.Clone(d.World.Apps), maps.Clone(d.World.Images)
 	for id, a := range d.World.Apps {
 		a.Containers, a.Networks, a.Volumes = slices.Clone(a.Containers), slices.Clone(a.Networks), slices.Clone(a.Volumes)
-		a.Files, a.Handovers = slices.Clone(a.Files), maps.Clone(a.Handovers)
+		a.Files, a.Handovers, a.Reboots = slices.Clone(a.Files), maps.Clone(a.Handovers), maps.Clone(a.Reboots)
 		d.World.Apps[id] = a
 	}
 	return d

@@ -158,6 +158,9 @@ func (t *tale) checkLate(p reconcile.Plan, app string) error {
 			return nil
 		}
 	}
+	if t.askedToStop(app, "") {
+		return nil
+	}
 	if n := downloads(p, want); n != nil {
 		return fmt.Errorf("too early: %s is still to be done", n.Title())
 	}
@@ -206,10 +209,21 @@ func (t *tale) checkRelease(p reconcile.Plan, app string) error {
 	return nil
 }
 
+// askedToStop: who asks for a stop does not wait for downloads. No service means
+// any of the app.
+func (t *tale) askedToStop(app, service string) bool {
+	return slices.ContainsFunc(t.device.World.Intents, func(i state.Intent) bool {
+		return i.App == app && i.Kind == state.Stop && (service == "" || slices.Contains(i.Services, service))
+	})
+}
+
 // checkStop: unless its strategy says otherwise, nothing stops before the whole
 // release is on the device. A service that leaves has no strategy; it makes room
 // for those that ask for it.
 func (t *tale) checkStop(s reconcile.Stop) error {
+	if t.askedToStop(s.App.UUID, s.Service) {
+		return nil
+	}
 	want := t.want.Apps[s.App.UUID]
 	mine, stays := want.Services[s.Service]
 	for _, service := range want.Services {
