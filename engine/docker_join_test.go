@@ -20,7 +20,7 @@ import (
 )
 
 // apiNetwork is an API network that collides with that of no other engine on
-// this machine. Its bridge is cleared with the engine's others.
+// this machine. It goes with the test.
 func apiNetwork(t *testing.T) engine.APINetwork {
 	t.Helper()
 	made, err := docker().Client.NetworkCreate(t.Context(), "pool", network.CreateOptions{})
@@ -36,6 +36,14 @@ func apiNetwork(t *testing.T) engine.APINetwork {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		list, _ := docker().Client.NetworkList(context.Background(), network.ListOptions{})
+		for _, n := range list {
+			if n.Name == state.APINetworkName {
+				_ = docker().Client.NetworkRemove(context.Background(), n.ID)
+			}
+		}
+	})
 	b := p.Addr().As4()
 	return engine.APINetwork{
 		Bridge: fmt.Sprintf("br-api%d", b[1]), Subnet: fmt.Sprintf("10.%d.250.0/25", b[1]), Gateway: fmt.Sprintf("10.%d.250.1", b[1]),
@@ -49,18 +57,10 @@ func removeNetwork(t *testing.T, id string) {
 	}
 }
 
-// apiRig is a rig with an API network of its own, which goes with the test.
+// apiRig is a rig with an API network of its own.
 func apiRig(t *testing.T) *rig {
 	t.Helper()
 	api := apiNetwork(t)
-	t.Cleanup(func() {
-		list, _ := docker().Client.NetworkList(context.Background(), network.ListOptions{})
-		for _, n := range list {
-			if n.Name == state.APINetworkName {
-				_ = docker().Client.NetworkRemove(context.Background(), n.ID)
-			}
-		}
-	})
 	return newRig(t, func(c *engine.Config) { c.API = api })
 }
 

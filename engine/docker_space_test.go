@@ -179,18 +179,7 @@ func TestFetchIsCancelledWithinASecond(t *testing.T) {
 				if !strings.Contains(q.URL.Path, what) || what == "/blobs/" && !isLayer(reg.Host+q.URL.Path) {
 					return true
 				}
-				w.Header().Set("Content-Length", "1000000")
-				drip := time.NewTicker(50 * time.Millisecond) // an engine notices at the next byte
-				defer drip.Stop()
-				for q.Context().Err() == nil {
-					_, _ = w.Write([]byte("x"))
-					_ = http.NewResponseController(w).Flush()
-					select {
-					case reached <- struct{}{}:
-					default:
-					}
-					<-drip.C
-				}
+				drip(w, q, reached)
 				closed <- struct{}{}
 				return false
 			})
@@ -225,4 +214,21 @@ func isLayer(url string) bool {
 	}
 	r.Body.Close()
 	return r.ContentLength > 50_000
+}
+
+// drip answers without an end, until the other side goes away. An engine notices
+// at the next byte that its download was cancelled.
+func drip(w http.ResponseWriter, q *http.Request, reached chan<- struct{}) {
+	w.Header().Set("Content-Length", "1000000")
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for q.Context().Err() == nil {
+		_, _ = w.Write([]byte("x"))
+		_ = http.NewResponseController(w).Flush()
+		select {
+		case reached <- struct{}{}:
+		default:
+		}
+		<-tick.C
+	}
 }

@@ -42,5 +42,8 @@ func open(t *testing.T, change func(*engine.Config)) *engine.Engine {
 
 func TestConformance(t *testing.T) {
 	f := enginetest.NewRegistry(t).Fixture(t, dockerd.Rootfs, dockerd.Idle)
-	enginetest.Run(t, f, func(t *testing.T) enginetest.Device { return open(t, nil) })
+	api := apiNetwork(t)
+	enginetest.Run(t, f, func(t *testing.T) enginetest.Device {
+		return open(t, func(c *engine.Config) { c.API = api })
+	})
 }

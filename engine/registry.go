@@ -196,19 +196,19 @@ func (v *visit) get(ctx context.Context, path, accept string) ([]byte, error) {
 		return nil, err
 	}
 	for attempt := 0; ; attempt++ {
-		b, answer, err := v.ask(ctx, d.scheme+"://"+v.host+"/v2/"+v.repo+"/"+path, accept, v.pass)
+		r, err := v.ask(ctx, d.scheme+"://"+v.host+"/v2/"+v.repo+"/"+path, accept, v.pass)
 		if err != nil {
 			return nil, err
 		}
-		if answer.StatusCode == http.StatusUnauthorized && attempt == 0 {
-			d.realm, d.service, d.basic = challenge(answer.Header.Values("WWW-Authenticate"))
+		if r.code == http.StatusUnauthorized && attempt == 0 {
+			d.realm, d.service, d.basic = challenge(r.challenge)
 			if err := v.enter(ctx, d); err != nil {
 				return nil, err
 			}
 			continue
 		}
-		if answer.StatusCode != http.StatusOK {
-			return nil, fmt.Errorf("the registry answered %s", answer.Status)
+		if r.code != http.StatusOK {
+			return nil, fmt.Errorf("the registry answered %s", r.status)
 		}
 		v.r.mu.Lock()
 		if v.r.doors == nil {
@@ -216,7 +216,7 @@ func (v *visit) get(ctx context.Context, path, accept string) ([]byte, error) {
 		}
 		v.r.doors[v.host] = d
 		v.r.mu.Unlock()
-		return b, nil
+		return r.body, nil
 	}
 }
 
@@ -243,7 +243,7 @@ func (v *visit) enter(ctx context.Context, d door) error {
 	}
 	q.Set("scope", "repository:"+v.repo+":pull")
 	u.RawQuery = q.Encode()
-	b, answer, err := v.ask(ctx, u.String(), "application/json", basic)
+	r, err := v.ask(ctx, u.String(), "application/json", basic)
 	if err != nil {
 		return err
 	}
@@ -251,18 +251,26 @@ func (v *visit) enter(ctx context.Context, d door) error {
 		Token       string `json:"token"`
 		AccessToken string `json:"access_token"`
 	}
-	if answer.StatusCode != http.StatusOK || json.Unmarshal(b, &token) != nil {
-		return fmt.Errorf("the registry gave no token: %s", answer.Status)
+	if r.code != http.StatusOK || json.Unmarshal(r.body, &token) != nil {
+		return fmt.Errorf("the registry gave no token: %s", r.status)
 	}
 	v.pass = "Bearer " + cmp.Or(token.Token, token.AccessToken)
 	return nil
 }
 
+// reply is what a registry answered.
+type reply struct {
+	code      int
+	status    string
+	challenge []string // headers WWW-Authenticate
+	body      []byte
+}
+
 // ask makes one request. Its errors name no address: a token's may be secret.
-func (v *visit) ask(ctx context.Context, address, accept, pass string) ([]byte, *http.Response, error) {
+func (v *visit) ask(ctx context.Context, address, accept, pass string) (reply, error) {
 	q, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
-		return nil, nil, errors.New("the registry's address is not valid")
+		return reply{}, errors.New("the registry's address is not valid")
 	}
 	q.Header.Set("Accept", accept)
 	if pass != "" {
@@ -273,7 +281,7 @@ func (v *visit) ask(ctx context.Context, address, accept, pass string) ([]byte, 
 		if e, ok := errors.AsType[*url.Error](err); ok {
 			err = e.Err
 		}
-		return nil, nil, fmt.Errorf("ask registry %s: %w", v.host, err)
+		return reply{}, fmt.Errorf("ask registry %s: %w", v.host, err)
 	}
 	defer answer.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(answer.Body, mostManifest+1))
@@ -281,9 +289,9 @@ func (v *visit) ask(ctx context.Context, address, accept, pass string) ([]byte, 
 		err = errors.New("the answer is too long")
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("ask registry %s: %w", v.host, err)
+		return reply{}, fmt.Errorf("ask registry %s: %w", v.host, err)
 	}
-	return b, answer, nil
+	return reply{code: answer.StatusCode, status: answer.Status, challenge: answer.Header.Values("WWW-Authenticate"), body: b}, nil
 }
 
 var parameter = regexp.MustCompile(`(?i)([a-z]+)="([^"]*)"`)

@@ -72,7 +72,9 @@ func (d doing) stopInTime(ctx context.Context, id string) error {
 		return err
 	case <-patience.C:
 		cancel()
-		<-ended
+		if err := <-ended; err == nil {
+			return nil // at the last moment
+		}
 		return errStubborn
 	}
 }
