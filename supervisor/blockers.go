@@ -64,7 +64,7 @@ func (q *inquiry) handover(c *state.Container) []Blocker {
 		b.Text = "the new container of release " + shortCommit(q.want.Commit) + " did not take over in time"
 	}
 	for i := len(q.past) - 1; i >= 0; i-- {
-		if e := q.past[i]; e.App == q.uuid && e.Service == q.service && e.Kind == "hand-over" && e.Outcome == outcomeFailed {
+		if e := q.past[i]; e.App == q.uuid && e.Service == q.service && e.Kind == kindHandover && e.Outcome == outcomeFailed {
 			b.Since, b.Text = ended(e).UTC(), b.Text+": "+e.Text
 			break
 		}

@@ -306,11 +306,13 @@ func (q *inquiry) restart() *Restart {
 	}
 	s := q.past[start]
 	r := &Restart{At: ended(s).UTC(), Cause: s.Why, Changes: s.Changes, Release: s.Commit}
-	stop, create := -1, -1
+	stop, stops, create := -1, 0, -1
 	for i := start - 1; i >= 0 && !mine(i, kindStart); i-- {
 		switch {
-		case stop < 0 && mine(i, kindStop):
-			stop = i
+		case mine(i, kindStop):
+			stop, stops = max(stop, i), stops+1
+		case mine(i, kindHandover) && stops == 1:
+			stop = -1 // it ended the hand-over to the container of the start before
 		case create < 0 && mine(i, kindCreate):
 			create = i
 		}

@@ -145,6 +145,28 @@ func TestExplainTheLastRestart(t *testing.T) {
 	}
 }
 
+// A hand-over costs no time, also when another one follows: the stop that ended
+// the first is not what the second began with.
+func TestExplainARestartAfterAHandover(t *testing.T) {
+	x := newTold(t)
+	x.accept(t, release(1, "r1"))
+	x.work(t, nil)
+	x.accept(t, release(2, "r2"))
+	x.work(t, nil)
+	if r := x.explain(t, "web").Restart; r == nil || r.Down != 0 || r.Cause != "image changed" {
+		t.Errorf("after the update: %+v", r)
+	}
+	x.clock = x.clock.Add(time.Hour)
+	if _, err := x.wish(t, state.Restart, "web"); err != nil {
+		t.Fatal(err)
+	}
+	x.j.wish(RequestRestart, "aaaa", []string{"web"}, owner, "shop/web restarts")
+	x.work(t, nil)
+	if r := x.explain(t, "web").Restart; r == nil || r.Down != 0 || r.Cause == "image changed" {
+		t.Errorf("after the request: %+v", r)
+	}
+}
+
 // Why a service does not update, for each thing that can be in its way.
 func TestExplainWhatIsInTheWay(t *testing.T) {
 	for _, c := range []struct {

@@ -51,7 +51,7 @@ func subjectOf(step reconcile.Step) subject {
 	case reconcile.Await:
 		return of("await", x.App, x.Service)
 	case reconcile.Handover:
-		return of("hand-over", x.App, x.Service)
+		return of(kindHandover, x.App, x.Service)
 	case reconcile.Stop:
 		return of(kindStop, x.App, x.Service)
 	case reconcile.Remove:
@@ -76,10 +76,11 @@ func subjectOf(step reconcile.Step) subject {
 
 // The kinds of steps that explanations look for.
 const (
-	kindCreate = "create"
-	kindStart  = "start"
-	kindStop   = "stop"
-	kindRemove = "remove"
+	kindCreate   = "create"
+	kindStart    = "start"
+	kindHandover = "hand-over"
+	kindStop     = "stop"
+	kindRemove   = "remove"
 )
 
 // concerns reports whether a step is about a service.
