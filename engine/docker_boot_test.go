@@ -137,6 +137,32 @@ func TestKilledEngineLeavesNothingThatCannotStart(t *testing.T) {
 	t.Logf("the engine gave up on %d containers", hopeless)
 }
 
+// Somebody removed a network below stopped containers. The engine would never
+// start them again, not even on a new network of that name.
+func TestContainersOfANetworkThatIsGone(t *testing.T) {
+	r := newRig(t, nil)
+	step := r.create(nil)
+	r.do(step)
+	c := r.now().Containers[0]
+	if err := r.start(c); err != nil {
+		t.Fatal(err)
+	}
+	r.do(reconcile.Stop{App: r.app, Service: "web", Container: c.ID})
+	removeNetwork(t, r.now().Networks[0].ID)
+	step = r.create(nil) // with its network
+	if err := r.start(c); state.ClassOf(err) != state.ClassEngine {
+		t.Errorf("start: %v", err)
+	}
+	if now := r.now().Containers[0]; now.ID != c.ID || now.Phase != state.Dead || !strings.Contains(now.Refused, "not found") {
+		t.Fatalf("%+v", now)
+	}
+	r.do(step)
+	r.do(reconcile.Remove{App: r.app, Service: "web", Container: c.ID})
+	if err := r.start(r.now().Containers[0]); err != nil {
+		t.Error(err)
+	}
+}
+
 // shims are the folders of containers that are being started.
 func shims(own *dockerd.Engine) []string {
 	dir := filepath.Join(filepath.Dir(strings.TrimPrefix(own.Host, "unix://")), "exec", "containerd", "daemon", "io.containerd.runtime.v2.task", "moby")

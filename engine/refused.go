@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -81,12 +82,17 @@ func (r refusal) show(c *state.Container) {
 	}
 }
 
-// hopeless tells the refusals of an engine that was killed while it started this
-// container: parts of the attempt are left, and it refuses each further one,
-// however often it is restarted itself.
+// networkGone is a network's ID in a refusal. Containers hold on to the ID: a new
+// network of the same name does not help them.
+var networkGone = regexp.MustCompile(`network [0-9a-f]{64} not found`)
+
+// hopeless tells refusals that come again each time, also from an engine that
+// was restarted. Either the network is gone for good, or the engine was killed
+// while it started this container and stumbles over what is left of that.
 func hopeless(text string) bool {
 	return strings.Contains(text, "task ") && strings.Contains(text, ": already exists") ||
-		strings.Contains(text, "failed to start shim") && strings.Contains(text, "file exists")
+		strings.Contains(text, "failed to start shim") && strings.Contains(text, "file exists") ||
+		networkGone.MatchString(text)
 }
 
 // refused fills in Container.Refused. A container that cannot be inspected is
