@@ -97,7 +97,7 @@ func (p *planner) mismatch(a *appPlan, c state.Container, s *servicePlan) *Reaso
 	case c.Phase == state.Dead || c.Phase == state.Removing:
 		return &Reason{Cause: whyBroken}
 	case c.Hash == "":
-		return &Reason{Cause: whyUnknown, Changes: s.settings(c)}
+		return &Reason{Cause: whyUnknown, Changes: c.Differs}
 	case !p.runs(a, c, s):
 		return &Reason{Cause: whyImage, Changes: s.settings(c)}
 	case c.Hash != s.want.Hash:

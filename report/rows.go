@@ -109,6 +109,12 @@ func rowsOf(want state.App, in Input) []Row {
 			out = append(out, wantedRow(want, want.Services[name], in))
 		}
 	}
+	for _, name := range slices.Sorted(maps.Keys(want.Own)) {
+		out = append(out, Row{
+			AppUUID: want.UUID, AppID: want.ID, AppName: want.Name, Commit: want.Commit, ReleaseID: want.ReleaseID,
+			Service: name, Image: want.Own[name], Status: Up, Wanted: true, // it is us who report
+		})
+	}
 	return out
 }
 

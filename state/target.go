@@ -25,6 +25,10 @@ type App struct {
 	// app exactly as it is. Empty: accepted.
 	Rejected string `json:"rejected,omitempty"`
 
+	// Own are the services that are this supervisor itself, with their images.
+	// The host runs and updates them.
+	Own map[string]string `json:"own,omitempty"`
+
 	Services map[string]Service `json:"services,omitempty"` // by service name
 	Networks map[string]Network `json:"networks,omitempty"` // by short name
 	Volumes  map[string]Volume  `json:"volumes,omitempty"`  // by short name

@@ -98,6 +98,8 @@ type Container struct {
 	Hash  string `json:"hash,omitempty"` // Spec.Hash it was made with; empty: not made by us
 	Spec  *Spec  `json:"spec,omitempty"` // the applied spec, when the store still knows it
 
+	Differs []Change `json:"differs,omitempty"` // no Hash: in what it is not as wanted, as far as that is known
+
 	Phase    Phase  `json:"phase"`
 	Health   string `json:"health,omitempty"`   // starting, healthy, unhealthy; empty: no health check
 	ExitCode int    `json:"exitCode,omitempty"` // meaningful when Phase is Exited

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"fmt"
 	"slices"
 
 	"deckhand/reconcile"
@@ -21,20 +22,31 @@ type candidate struct {
 	create    reconcile.Create
 }
 
+// mostPuzzles is how often a look fails because a container cannot be compared.
+// After that the container is taken for damaged, so that one cannot hold up the
+// device for ever.
+const mostPuzzles = 5
+
 // adoptContainers compares containers that another supervisor made with what is
 // wanted, each once for each wanted spec. Those that are equal count as made by
-// us from then on: they need no restart.
-func (d *device) adoptContainers(ctx context.Context, w state.World) {
+// us from then on: they need no restart. While one cannot be compared nothing is
+// known about it, and nothing must be done: the look has failed.
+func (d *device) adoptContainers(ctx context.Context, w state.World) error {
 	for _, c := range d.candidates(w) {
 		changes, err := d.Engine.Differences(ctx, c.container, c.create)
-		if err != nil {
-			d.Log.Debug().Err(err).Str("container", c.container).Msg("cannot compare a container of another supervisor; the next look does")
+		if err == nil {
+			err = d.compared(c, changes)
+		}
+		if err == nil {
+			delete(d.puzzles, c.container)
 			continue
 		}
-		if err := d.compared(c, changes); err != nil {
-			d.Log.Warn().Err(err).Msg("cannot remember that a container is as wanted; it is left alone until that can be remembered")
+		if d.puzzles[c.container]++; d.puzzles[c.container] <= mostPuzzles {
+			return fmt.Errorf("compare a container of another supervisor: %w", err)
 		}
+		d.Log.Warn().Err(err).Str("container", c.container).Msg("cannot compare a container of another supervisor; it is replaced")
 	}
+	return nil
 }
 
 func (d *device) candidates(w state.World) []candidate {

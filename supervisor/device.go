@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"deckhand/reconcile"
 	"deckhand/state"
 	"deckhand/state/store"
+	"deckhand/target"
 )
 
 // containerEngine is the part of package engine that a device needs.
@@ -86,6 +88,7 @@ type device struct {
 	overrides  map[string]store.Override
 	handovers  map[string]state.Handover
 	reboots    map[string]string      // see store.Reboots
+	puzzles    map[string]int         // containers of others → how often they could not be compared
 	adopted    map[string]string      // container ID → hash of the spec it matches
 	differs    map[string]differences // container ID → why it does not
 	adopt      bool                   // the store was lost: take over the images of our containers
@@ -99,7 +102,7 @@ func newDevice(c deviceConfig) (*device, error) {
 	}
 	d := &device{
 		deviceConfig: c, images: map[string]bool{}, intents: map[string]state.Intent{}, overrides: map[string]store.Override{},
-		differs: map[string]differences{}, adopt: c.Store.Recovered() != "", stops: newStops(),
+		differs: map[string]differences{}, puzzles: map[string]int{}, adopt: c.Store.Recovered() != "", stops: newStops(),
 	}
 	return d, d.load()
 }
@@ -167,6 +170,15 @@ func hint(ctx context.Context, in <-chan struct{}) bool {
 	}
 }
 
+// withoutOurselves leaves the supervisor's own container out of a look: the host
+// runs it, and nobody must stop it.
+func withoutOurselves(w *state.World) {
+	for uuid, a := range w.Apps {
+		a.Containers = slices.DeleteFunc(a.Containers, func(c state.Container) bool { return target.IsSupervisor(uuid, c.Service) })
+		w.Apps[uuid] = a
+	}
+}
+
 // Observe implements run.Device.
 func (d *device) Observe(ctx context.Context) (state.World, error) {
 	since := d.stopsSeen()
@@ -177,7 +189,10 @@ func (d *device) Observe(ctx context.Context) (state.World, error) {
 	if w.Apps == nil {
 		w.Apps = map[string]state.AppNow{}
 	}
-	d.adoptContainers(ctx, w)
+	withoutOurselves(&w)
+	if err := d.adoptContainers(ctx, w); err != nil {
+		return w, err
+	}
 	d.mu.Lock()
 	d.recall(&w, since)
 	apps := d.appsByID(w)

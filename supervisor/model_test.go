@@ -32,6 +32,7 @@ type modelled struct {
 	users   map[int64][]locks.UpdateLock
 	run     string // run folder
 	boot    int64
+	boots   int // how often it rebooted
 	pending bool
 
 	differ  func(container string, s reconcile.Create) []state.Change
@@ -225,7 +226,7 @@ func (l simLocks) Watch(context.Context) <-chan struct{} { return nil }
 type simMachine struct{ m *modelled }
 
 func (s simMachine) Boot() (int64, error)    { return s.m.boot, nil }
-func (s simMachine) BootID() (string, error) { return strconv.FormatInt(s.m.boot, 10), nil }
+func (s simMachine) BootID() (string, error) { return strconv.Itoa(s.m.boots), nil }
 func (s simMachine) Pending() (bool, error)  { return s.m.pending, nil }
 func (s simMachine) Require() error          { s.m.pending = true; return nil }
 
@@ -238,6 +239,7 @@ func (s simMachine) Reboot(context.Context) error {
 		return err
 	}
 	s.m.world, s.m.boot, s.m.pending = engineOnly(w), w.Boot, false
+	s.m.boots++
 	clear(s.m.locked)
 	clear(s.m.users)
 	return os.RemoveAll(s.m.run)

@@ -80,7 +80,7 @@ func (d *device) recallContainer(c *state.Container, since uint64) {
 	}
 	c.Halted = d.halted[c.ID]
 	if c.Hash == "" {
-		c.Hash = d.adopted[c.ID]
+		c.Hash, c.Differs = d.adopted[c.ID], d.differs[c.ID].changes
 	}
 	if spec, known := d.specs[c.Hash]; known {
 		c.Spec = &spec

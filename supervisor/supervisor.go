@@ -34,6 +34,7 @@ type Config struct {
 	RunDir     string // lock and breadcrumb folder, on the host
 	Listen     string // local API; empty: every interface, at listenPort of config.json
 	HostRoot   string // where the host's root folder is mounted; empty: /
+	AppsFile   string // target that came with the disk image; empty: none
 	Log        zerolog.Logger
 }
 
@@ -80,7 +81,7 @@ func Run(ctx context.Context, cfg Config) error {
 	g.Go(func() error { return s.runner.Run(ctx) })
 	g.Go(func() error { return s.serveControl(ctx) })
 	g.Go(func() error { return s.serveAPI(ctx) })
-	g.Go(func() error { s.cloud(ctx); return nil })
+	g.Go(func() error { s.preload(ctx); s.cloud(ctx); return nil })
 	g.Go(func() error { s.learnEngine(ctx); return nil })
 	g.Go(func() error { s.housekeeping(ctx); return nil })
 	g.Go(func() error { s.journal.run(ctx); return nil })
@@ -181,7 +182,7 @@ func (s *Supervisor) restore(ctx context.Context) {
 		return
 	}
 	uuid := s.values().UUID
-	if uuid == "" {
+	if uuid == "" || last.Source == preloaded {
 		uuid = onlyKey(last.Document)
 	}
 	t, _, err := target.DecodeV3(ctx, last.Document, s.decoding(uuid))
@@ -199,7 +200,11 @@ func (s *Supervisor) restore(ctx context.Context) {
 // refused document leaves the last good one in force.
 func (s *Supervisor) accept(ctx context.Context, doc []byte, etag string) error {
 	v := s.values()
-	t, problems, err := target.DecodeV3(ctx, doc, s.decoding(v.UUID))
+	return s.take(ctx, doc, origin{uuid: v.UUID, name: v.APIEndpoint, etag: etag})
+}
+
+func (s *Supervisor) take(ctx context.Context, doc []byte, from origin) error {
+	t, problems, err := target.DecodeV3(ctx, doc, s.decoding(from.uuid))
 	if err != nil {
 		s.cfg.Log.Error().Err(err).Msg("could not move to new release: the target is refused, the last one stays in force")
 		return err
@@ -207,7 +212,7 @@ func (s *Supervisor) accept(ctx context.Context, doc []byte, etag string) error 
 	for _, p := range problems {
 		s.cfg.Log.Warn().Msg(p.String())
 	}
-	err = s.store.Targets.Put(store.Target{Document: doc, ETag: etag, Source: v.APIEndpoint, AcceptedAt: time.Now().UTC()})
+	err = s.store.Targets.Put(store.Target{Document: doc, ETag: from.etag, Source: from.name, AcceptedAt: time.Now().UTC()})
 	if err != nil {
 		return fmt.Errorf("store the target: %w", state.Classify(state.ClassSpace, err))
 	}
@@ -218,7 +223,7 @@ func (s *Supervisor) accept(ctx context.Context, doc []byte, etag string) error 
 		s.cfg.Log.Warn().Err(err).Msg("cannot tell the host OS about the configuration")
 	}
 	s.setName(t.Name)
-	s.journal.accepted(s.device.target(), t, "from "+cmp.Or(v.APIEndpoint, "the cloud"))
+	s.journal.accepted(s.device.target(), t, "from "+cmp.Or(from.name, "the cloud"))
 	if err := s.device.retryHandovers(""); err != nil {
 		s.cfg.Log.Warn().Err(err).Msg("cannot forget failed hand-overs; they are not tried again yet")
 	}

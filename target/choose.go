@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"deckhand/compose"
+	"deckhand/state"
 )
 
 // Which services of a release the supervisor runs.
@@ -46,6 +47,10 @@ func (r *release) choose() {
 		switch foreign := r.foreign(s); {
 		case IsSupervisor(r.app.UUID, name):
 			r.leave(name, at, "this is the supervisor itself; the host updates it", compose.Ignored)
+			if r.app.Own == nil {
+				r.app.Own = map[string]string{}
+			}
+			r.app.Own[name] = state.Reference(s.image)
 			continue
 		case foreign != "":
 			r.leave(name, at, foreign, compose.Ignored)

@@ -54,6 +54,9 @@ func DecodeV3(ctx context.Context, doc []byte, o Options) (state.Target, []Probl
 			return state.Target{}, nil, fmt.Errorf("target state: app %s: %w", clip(doc.uuid), err)
 		}
 		problems = append(problems, found...)
+		if app.Host && app.Commit != "" && app.Rejected == "" && len(app.Services)+len(app.Own) == 0 {
+			continue // nothing of it is ours to run or to report
+		}
 		t.Apps[app.UUID] = app
 	}
 	slices.SortStableFunc(problems, func(a, b Problem) int { return strings.Compare(a.Path, b.Path) })

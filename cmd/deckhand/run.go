@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
@@ -21,6 +22,7 @@ func runCommand(fs *flag.FlagSet) func(context.Context, []string) error {
 	fs.StringVar(&s.runDir, "run-dir", "/tmp/balena-supervisor", "`folder` for locks and breadcrumbs, as the host sees it")
 	fs.StringVar(&s.listen, "listen", "", "`address` of the local API (default: listenPort of config.json, on every interface if a cloud is configured, else on loopback)")
 	root := fs.String("host-root", "/", "`folder` where the host's root is mounted")
+	apps := fs.String("apps", "", "apps.json `file` that came with the disk image (default: mnt/data/apps.json below --host-root)")
 	level := fs.String("log-level", "info", "least `level` that is logged: debug, info, warn, error")
 	return func(ctx context.Context, _ []string) error {
 		l, err := zerolog.ParseLevel(*level)
@@ -33,7 +35,7 @@ func runCommand(fs *flag.FlagSet) func(context.Context, []string) error {
 		}
 		return supervisor.Run(ctx, supervisor.Config{
 			ConfigFile: s.config, Engine: engineHost(s.engine), DataDir: s.dataDir, RunDir: runDir,
-			Listen: s.listen, HostRoot: *root, Log: logger(l),
+			Listen: s.listen, HostRoot: *root, AppsFile: cmp.Or(*apps, filepath.Join(*root, "mnt/data/apps.json")), Log: logger(l),
 		})
 	}
 }

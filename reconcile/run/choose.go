@@ -42,22 +42,54 @@ type flight struct {
 // before it ends.
 func choose(p reconcile.Plan, running map[reconcile.Key]flight, goal int, l Limits, now time.Time) (start []reconcile.Node, cancel []reconcile.Key) {
 	ready := p.Ready()
+	u, cancel := survey(ready, running, goal, now)
+	slices.SortStableFunc(ready, func(a, b reconcile.Node) int { return cmp.Compare(urgency(a.Step), urgency(b.Step)) })
+	for _, n := range ready {
+		t := n.Step.Traits()
+		_, already := running[n.Key]
+		held := slices.ContainsFunc(t.Uses, func(r reconcile.Resource) bool { return u.busy[r] }) || u.halfMade(n.Step)
+		most := l.of(t.Lane)
+		if t.Disruptive && most > 1 {
+			most-- // a place is left for what ends a downtime
+		}
+		alone := !t.Alone || len(running)+len(start) == 0
+		if already || held || !alone || u.load[t.Lane] >= most || (t.Last && u.apps[t.App] > 0) {
+			continue
+		}
+		u.load[t.Lane]++
+		u.apps[t.App]++
+		start = append(start, n)
+	}
+	return start, cancel
+}
+
+// use is what running steps take up.
+type use struct {
+	busy   map[reconcile.Resource]bool // by steps that are stale
+	making map[owner]bool              // whose containers are being made
+	load   map[reconcile.Lane]int
+	apps   map[string]int // steps by app
+}
+
+// owner is whose container it is.
+type owner struct{ app, service string }
+
+// survey looks at the running steps; cancel are those that are stale and can be
+// interrupted.
+func survey(ready []reconcile.Node, running map[reconcile.Key]flight, goal int, now time.Time) (u use, cancel []reconcile.Key) {
 	fresh := map[reconcile.Key]reconcile.Step{}
 	for _, n := range ready {
 		fresh[n.Key] = n.Step
 	}
-	busy := map[reconcile.Resource]bool{}
-	making := map[owner]bool{}
-	load := map[reconcile.Lane]int{}
-	apps := map[string]int{}
+	u = use{map[reconcile.Resource]bool{}, map[owner]bool{}, map[reconcile.Lane]int{}, map[string]int{}}
 	for k, f := range running {
 		t := f.node.Step.Traits()
-		apps[t.App]++
+		u.apps[t.App]++
 		if c, ok := f.node.Step.(reconcile.Create); ok {
-			making[owner{c.App.UUID, c.Service.Name}] = true
+			u.making[owner{c.App.UUID, c.Service.Name}] = true
 		}
 		if now.Sub(f.since) < slow || t.Lane == reconcile.Download {
-			load[t.Lane]++
+			u.load[t.Lane]++
 		}
 		switch {
 		case same(f.node.Step, fresh[k]):
@@ -65,39 +97,19 @@ func choose(p reconcile.Plan, running map[reconcile.Key]flight, goal int, l Limi
 			cancel = append(cancel, k)
 		default:
 			for _, r := range t.Uses {
-				busy[r] = true
+				u.busy[r] = true
 			}
 		}
 	}
 	slices.Sort(cancel)
-	slices.SortStableFunc(ready, func(a, b reconcile.Node) int { return cmp.Compare(urgency(a.Step), urgency(b.Step)) })
-	for _, n := range ready {
-		t := n.Step.Traits()
-		_, already := running[n.Key]
-		held := slices.ContainsFunc(t.Uses, func(r reconcile.Resource) bool { return busy[r] })
-		most := l.of(t.Lane)
-		if t.Disruptive && most > 1 {
-			most-- // a place is left for what ends a downtime
-		}
-		alone := !t.Alone || len(running)+len(start) == 0
-		if already || held || !alone || halfMade(n.Step, making) || load[t.Lane] >= most || (t.Last && apps[t.App] > 0) {
-			continue
-		}
-		load[t.Lane]++
-		apps[t.App]++
-		start = append(start, n)
-	}
-	return start, cancel
+	return u, cancel
 }
-
-// owner is whose container it is.
-type owner struct{ app, service string }
 
 // halfMade reports whether a step would remove what is just being made: a
 // container shows before it is connected to its networks, and looks damaged then.
-func halfMade(s reconcile.Step, making map[owner]bool) bool {
+func (u use) halfMade(s reconcile.Step) bool {
 	r, ok := s.(reconcile.Remove)
-	return ok && making[owner{r.App.UUID, r.Service}]
+	return ok && u.making[owner{r.App.UUID, r.Service}]
 }
 
 // same reports whether a running step is the one that is planned: a key does not
