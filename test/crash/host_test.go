@@ -78,6 +78,13 @@ func (h *host) restarts() bool {
 	}
 }
 
+// started moves the time of the start.
+func (h *host) started() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.boot = time.Now()
+}
+
 // up is the host after a reboot.
 func (h *host) up() {
 	h.mu.Lock()

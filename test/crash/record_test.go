@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"deckhand/engine/enginetest"
 	"deckhand/reconcile"
 )
@@ -32,7 +34,6 @@ type film struct {
 	moments []*moment
 	points  int
 	calls   []string // routes of the calls, with their objects
-	took    time.Duration
 }
 
 // camera takes moments while a run goes on.
@@ -42,9 +43,43 @@ type camera struct {
 	at   place
 
 	mu   sync.Mutex
-	film *film
+	film *film // nil: nothing is taken
 	seen map[[2]uint64]*moment
 	err  error
+}
+
+// config is the scene's with the camera beside every call.
+func (c *camera) config(x *scene) enginetest.Config {
+	cfg := x.config()
+	cfg.Before = func(_ context.Context, call enginetest.Call) error {
+		c.take("before " + call.Route + " " + call.Object)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.film != nil {
+			c.film.calls = append(c.film.calls, call.Route+" "+call.Object)
+		}
+		return nil
+	}
+	cfg.After = func(_ context.Context, call enginetest.Call) error {
+		c.take("after " + call.Route + " " + call.Object)
+		return nil
+	}
+	return cfg
+}
+
+// roll takes moments of what the supervisor does from now on.
+func (c *camera) roll(ctx context.Context, x *scene, again bool) (*film, error) {
+	f := &film{had: c.fake.Volumes()}
+	began := time.Now()
+	c.mu.Lock()
+	c.film = f
+	c.mu.Unlock()
+	end, err := drive(ctx, x, c.at, c.fake, c.host, again, c.take)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.film = nil
+	f.end, f.volumes, f.reboots = end, c.fake.Volumes(), c.host.boot.After(began)
+	return f, errors.Join(err, c.err)
 }
 
 func (c *camera) take(what string) {
@@ -83,46 +118,32 @@ func inBubble(t *testing.T, what string, f func(ctx context.Context) error) {
 }
 
 // record plays a scene undisturbed.
-func record(ctx context.Context, x *scene, at place) (f *film, err error) {
-	c := &camera{at: at, seen: map[[2]uint64]*moment{}}
-	var calls []string
-	cfg := x.config()
-	cfg.Before = func(_ context.Context, call enginetest.Call) error {
-		c.take("before " + call.Route + " " + call.Object)
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if c.film != nil {
-			calls = append(calls, call.Route+" "+call.Object)
-		}
-		return nil
-	}
-	cfg.After = func(_ context.Context, call enginetest.Call) error {
-		c.take("after " + call.Route + " " + call.Object)
-		return nil
-	}
-	c.fake = enginetest.NewFake(cfg)
+func record(ctx context.Context, x *scene, at place) (*film, error) {
+	c := &camera{at: at, seen: map[[2]uint64]*moment{}, host: newHost(time.Now(), x.first.RebootPending)}
+	c.fake = enginetest.NewFake(c.config(x))
 	defer c.fake.Close()
-	c.host = newHost(time.Now(), x.first.RebootPending)
 	pause(ctx, 2*time.Second)
 	if err := x.put(ctx, at, c.fake); err != nil {
 		return nil, fmt.Errorf("make the device: %w", err)
 	}
 	if x.rebooted() {
-		c.host.boot = time.Now()
+		c.host.started()
 		pause(ctx, 2*time.Second)
 	}
-	f = &film{had: c.fake.Volumes()}
-	began := time.Now()
-	c.mu.Lock()
-	c.film = f
-	c.mu.Unlock()
-	f.end, err = drive(ctx, x, at, c.fake, c.host, false, c.take)
-	f.took, f.calls, f.volumes = time.Since(began), calls, c.fake.Volumes()
-	f.reboots = c.host.boot.After(began)
-	if err != nil {
-		return f, fmt.Errorf("undisturbed: %w", err)
+	return c.roll(ctx, x, false)
+}
+
+// recordAgain is resume, with every moment at which the device could crash a
+// second time.
+func recordAgain(ctx context.Context, x *scene, m *moment, at place) (*film, error) {
+	if err := at.restore(m.disk); err != nil {
+		return nil, err
 	}
-	return f, c.err
+	pause(ctx, time.Until(m.at)+time.Second)
+	c := &camera{at: at, seen: map[[2]uint64]*moment{}, host: m.host.copy()}
+	c.fake = m.engine.NewFake(c.config(x))
+	defer c.fake.Close()
+	return c.roll(ctx, x, true)
 }
 
 // rebooted reports whether the device was started after the last container was
@@ -157,6 +178,26 @@ func drive(ctx context.Context, x *scene, at place, fake *enginetest.Fake, h *ho
 	return "", errors.New("the device is rebooted again and again")
 }
 
+// agrees compares the end with that of the simulated device.
+func (p *process) agrees(ctx context.Context) error {
+	if p.x.end == nil {
+		return nil
+	}
+	w, err := p.core.Device().Observe(ctx)
+	if err != nil {
+		return err
+	}
+	same := func(id string) string { return id }
+	d := cmp.Diff(essence(*p.x.end, p.x.ends, imageID), essence(w, p.x.ends, same))
+	switch {
+	case d == "" && p.x.mistake != "":
+		return fmt.Errorf("it ends as it should: take it off the list of mistakes (%s)", p.x.mistake)
+	case d != "" && p.x.mistake == "":
+		return fmt.Errorf("it ends otherwise than on the simulated device (-simulated +real):\n%s\n%s%s", d, p.runner.Status().Plan, waits(p.runner.Status()))
+	}
+	return nil
+}
+
 // live is one life of a supervisor.
 func live(ctx context.Context, x *scene, at place, fake *enginetest.Fake, h *host, again bool, take func(what string)) (end string, err error) {
 	p, err := begin(x, at, fake, h)
@@ -175,6 +216,9 @@ func live(ctx context.Context, x *scene, at place, fake *enginetest.Fake, h *hos
 	}
 	if take != nil {
 		take("at the end")
+		if err := p.agrees(ctx); err != nil {
+			return "", err
+		}
 	}
 	return p.portrait(ctx)
 }

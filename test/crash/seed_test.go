@@ -155,8 +155,7 @@ func (s *seeding) owner(ctx context.Context, app reconcile.App, a state.AppNow, 
 	if c.NetworkOwner == "" || slices.ContainsFunc(a.Containers, there) || slices.Contains(s.owners, c.NetworkOwner) {
 		return nil
 	}
-	gone := state.Container{ID: c.NetworkOwner, Name: "gone", Phase: state.Running, Service: s.service(a.UUID, c).Spec.NetworkOwner(), Image: "image-of-gone:1"}
-	s.fake.Load(imageID(gone.Image), 1000)
+	gone := state.Container{ID: c.NetworkOwner, Name: "gone", Phase: state.Running, Service: s.service(a.UUID, c).Spec.NetworkOwner(), Image: c.Image}
 	s.owners = append(s.owners, gone.ID)
 	return s.container(ctx, app, gone)
 }
@@ -407,6 +406,9 @@ func (s *seeding) container(ctx context.Context, app reconcile.App, c state.Cont
 func (s *seeding) look(app reconcile.App, c state.Container) {
 	s.fake.Set(c.ID, func(b *enginetest.Box) {
 		b.Status, b.Code, b.Health, b.Failed = string(c.Phase), c.ExitCode, c.Health, c.Refused
+		if c.Refused != "" && c.ExitCode == 0 {
+			b.Code = 128 // the engine's word for it
+		}
 		if c.Hash == "" {
 			delete(b.Labels, state.LabelSpec)
 		}
