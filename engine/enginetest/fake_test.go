@@ -1,14 +1,19 @@
 package enginetest_test
 
 import (
+	"fmt"
 	"net/http"
 	"testing"
+	"testing/synctest"
 
 	"github.com/docker/docker/client"
+	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
 	"deckhand/engine"
 	"deckhand/engine/enginetest"
+	"deckhand/reconcile"
+	"deckhand/state"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -66,3 +71,54 @@ func plain(t *testing.T) *client.Client {
 }
 
 func TestTraps(t *testing.T) { enginetest.Traps(t, fixture(), plain) }
+
+// After a restart of the engine, or of the device, its restart policies decide
+// what runs, and whoever listened must listen anew.
+func TestRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, f := open(t, enginetest.Config{})
+		hints := e.Watch(t.Context())
+		<-hints
+		if err := e.Do(t.Context(), reconcile.Fetch{Image: image}, nil); err != nil {
+			t.Fatal(err)
+		}
+		app := reconcile.App{UUID: "a1", ID: 1, Name: "shop"}
+		want := map[string]string{}
+		for _, policy := range []string{"no", "on-failure", "unless-stopped", "always"} {
+			for _, stopped := range []bool{false, true} {
+				name := fmt.Sprintf("%s-%t", policy, stopped)
+				v := state.Service{Name: name, Image: image, Spec: state.Spec{Restart: state.RestartPolicy{Name: policy}}}
+				v.Hash = v.Spec.Hash()
+				f.Name(name)
+				steps := []reconcile.Step{
+					reconcile.Create{App: app, Service: v, Commit: "c"}, reconcile.Start{App: app, Service: name, Container: name},
+				}
+				if stopped {
+					steps = append(steps, reconcile.Stop{App: app, Service: name, Container: name})
+				}
+				for _, s := range steps {
+					if err := e.Do(t.Context(), s, nil); err != nil {
+						t.Fatal(err)
+					}
+				}
+				want[name] = "exited"
+				if policy == "always" || policy != "no" && !stopped {
+					want[name] = "running" // "always" forgets that somebody stopped it
+				}
+			}
+		}
+		synctest.Wait()
+		for len(hints) > 0 {
+			<-hints
+		}
+		f.Restart()
+		<-hints
+		got := map[string]string{}
+		for _, b := range f.Boxes() {
+			got[b.ID] = b.Status
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Error(d)
+		}
+	})
+}
