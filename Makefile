@@ -44,7 +44,9 @@ help: ## list the targets
 
 demo: build examples ## the whole story on a real engine, then everything is put back
 	@scripts/setup-engine.sh --unless-running
-	@$(GO) run ./test/demo
+	@mkdir -p .run
+	@$(GO) build -o .run/make-demo ./test/demo
+	@.run/make-demo # "go run" would make an error of Ctrl-C
 
 build: ## the programs, into bin/
 	@mkdir -p bin
@@ -139,7 +141,7 @@ update-goldens: ## rewrite golden files; look at the difference
 
 clean: ## remove what make made
 	rm -rf bin dist .run
-	rm -f examples/hello/web/web examples/hello/counter/counter examples/hello/worker/worker
+	rm -f examples/hello/front/front examples/hello/web/web examples/hello/counter/counter examples/hello/worker/worker
 
 FORCE:
 

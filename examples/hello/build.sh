@@ -2,8 +2,8 @@
 # Builds the static programs of this project, each beside its Dockerfile.
 #
 #   build.sh              release 1, here
-#   build.sh 2 DIR        release 2 as a project of its own in DIR: another
-#                         greeting (a variable of web), another worker (its image)
+#   build.sh 2 DIR        release 2 as a project of its own in DIR: other images
+#                         of web, counter and worker, another greeting of web
 #
 # GOARCH and GOARM choose the device, as for any Go program.
 set -euo pipefail
@@ -15,9 +15,9 @@ if [ "$to" != "$here" ]; then
 	mkdir -p "$to"
 	to=$(cd "$to" && pwd)
 fi
-for service in web counter worker; do
+for service in front web counter worker; do
 	flags="-s -w"
-	if [ "$service" = worker ]; then
+	if [ "$service" != front ]; then
 		flags="$flags -X main.version=$version"
 	fi
 	# Same input, same bytes: an unchanged service keeps its image.

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"time"
@@ -98,7 +99,9 @@ func (s *stage) deckctl(ctx context.Context, stdin string, args ...string) error
 		return fmt.Errorf("start deckctl: %w; build it with make build", err)
 	}
 	for lines := bufio.NewScanner(out); lines.Scan(); {
-		say("  %s", lines.Text())
+		if !strings.Contains(lines.Text(), "| step ") { // each line of each Dockerfile
+			say("%s", strings.TrimRight("  "+lines.Text(), " "))
+		}
 	}
 	if err := cmd.Wait(); err != nil {
 		return fmt.Errorf("deckctl %s: %w", args[0], err)
@@ -122,7 +125,7 @@ func firstPush(ctx context.Context, s *stage) error {
 
 func startDevice(ctx context.Context, s *stage) error {
 	title("A device joins the fleet")
-	if err := s.deckctl(ctx, "", "device", "config", "--fleet", "hello", "-o", s.path("config.json")); err != nil {
+	if err := s.deckctl(ctx, "", "device", "config", "--fleet", "hello", "-o", s.short("config.json")); err != nil {
 		return err
 	}
 	say("$ deckhand run      # registers itself with that config.json")
@@ -133,62 +136,35 @@ func startDevice(ctx context.Context, s *stage) error {
 
 func firstRelease(ctx context.Context, s *stage) error {
 	title("The device installs the release")
-	say("(update locks are not honoured yet: containers are stopped when the release is ready)")
 	if err := s.supervisor.until(ctx, s, "commit"); err != nil {
 		return err
 	}
-	if err := s.showStatus(ctx); err != nil {
+	fmt.Println()
+	if err := s.deckhand(ctx, all, "status"); err != nil {
 		return err
 	}
-	return s.greeting(ctx)
+	fmt.Println()
+	return s.curl(ctx, http.MethodGet, "/")
 }
 
 // preview plans a change without making it.
 func preview(ctx context.Context, s *stage) error {
 	title("What would happen if GREETING changed? A plan changes nothing")
-	target, err := s.targetWithGreeting(ctx, "Good morning")
+	target, err := s.target(ctx)
 	if err != nil {
 		return err
 	}
+	target = bytes.ReplaceAll(target, []byte(`"GREETING":"Hello"`), []byte(`"GREETING":"Good morning"`))
 	if err := os.WriteFile(s.path("preview.json"), target, 0o600); err != nil {
 		return err
 	}
-	say("$ deckhand plan --target preview.json")
-	out, err := exec.CommandContext(ctx, "bin/deckhand", "plan", "--data-dir", s.path("device"), "--target", s.path("preview.json")).CombinedOutput()
-	for line := range strings.Lines(string(out)) {
-		say("  %s", strings.TrimRight(line, "\n"))
-	}
-	return err
-}
-
-func secondRelease(ctx context.Context, s *stage) error {
-	title("The owner pushes a second release: another GREETING for web, another image for worker")
-	out, err := exec.CommandContext(ctx, "examples/hello/build.sh", "2", s.path("hello-2")).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("build the second release: %w\n%s", err, out)
-	}
-	downtime, err := s.watchDowntime()
-	if err != nil {
-		return err
-	}
-	if err := s.deckctl(ctx, "", "push", "hello", s.path("hello-2")); err != nil {
-		return err
-	}
-	title("The device updates, step by step")
-	if err := s.supervisor.until(ctx, s, "commit"); err != nil {
-		return err
-	}
-	downtime.print()
-	return s.greeting(ctx)
+	return s.deckhand(ctx, all, "plan", "--target", "preview.json")
 }
 
 func lookBack(ctx context.Context, s *stage) error {
 	title("What the owner sees")
 	say("(the device reports at most every ten seconds)")
 	if err := s.reported(ctx); err != nil {
-		return err
-	}
-	if err := s.showStatus(ctx); err != nil {
 		return err
 	}
 	if err := s.deckctl(ctx, "", "release", "list", "hello"); err != nil {
@@ -230,32 +206,46 @@ func (s *stage) reported(ctx context.Context) error {
 	return fmt.Errorf("the cloud does not hear of the new release:\n%s", last)
 }
 
-func (s *stage) showStatus(ctx context.Context) error {
-	fmt.Println()
-	say("$ deckhand status")
-	out, err := exec.CommandContext(ctx, "bin/deckhand", "status", "--data-dir", s.path("device")).CombinedOutput()
-	for line := range strings.Lines(string(out)) {
-		say("  %s", strings.TrimRight(line, "\n"))
+const all = 1000 // lines
+
+// deckhand runs a question to the supervisor and shows the first lines of its
+// answer.
+func (s *stage) deckhand(ctx context.Context, lines int, args ...string) error {
+	say("$ deckhand %s", strings.Join(args, " "))
+	program, err := filepath.Abs("bin/deckhand")
+	if err != nil {
+		return err
 	}
-	return err
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Dir = s.dir
+	cmd.Env = append(os.Environ(), "DECKHAND_DATA_DIR="+s.path("device"))
+	out, err := cmd.CombinedOutput()
+	n := 0
+	for line := range strings.Lines(strings.TrimRight(string(out), "\n")) {
+		if n++; n > lines {
+			say("  …")
+			break
+		}
+		say("%s", strings.TrimRight("  "+line, " \n"))
+	}
+	if err != nil {
+		return fmt.Errorf("deckhand %s: %w", args[0], err)
+	}
+	return nil
 }
 
-// greeting asks the example itself.
-func (s *stage) greeting(ctx context.Context) error {
-	const url = "http://127.0.0.1:8090/"
+// curl asks the example itself.
+func (s *stage) curl(ctx context.Context, method, path string) error {
+	if method == http.MethodGet {
+		say("$ curl %s%s", front, path)
+	} else {
+		say("$ curl -X %s '%s%s'", method, front, path)
+	}
 	var last error
 	for deadline := time.Now().Add(15 * time.Second); time.Now().Before(deadline); {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-		if err != nil {
-			return err
-		}
-		res, err := http.DefaultClient.Do(req)
+		text, err := fetch(ctx, http.DefaultClient, method, front+path)
 		if err == nil {
-			b, _ := io.ReadAll(res.Body)
-			_ = res.Body.Close()
-			fmt.Println()
-			say("$ curl %s", url)
-			say("  %s", strings.TrimSpace(string(b)))
+			say("  %s", text)
 			return nil
 		}
 		last = err
@@ -268,8 +258,8 @@ func (s *stage) greeting(ctx context.Context) error {
 	return fmt.Errorf("the example does not answer: %w", last)
 }
 
-// targetWithGreeting is the device's target with one variable changed.
-func (s *stage) targetWithGreeting(ctx context.Context, greeting string) ([]byte, error) {
+// target is what the cloud wants of the device.
+func (s *stage) target(ctx context.Context) ([]byte, error) {
 	var config struct {
 		UUID string `json:"uuid"`
 		Key  string `json:"deviceApiKey"`
@@ -295,7 +285,7 @@ func (s *stage) targetWithGreeting(ctx context.Context, greeting string) ([]byte
 	if err != nil || res.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("ask for the target: %s %w", res.Status, err)
 	}
-	return bytes.ReplaceAll(doc, []byte(`"GREETING":"Hello"`), []byte(`"GREETING":"`+greeting+`"`)), nil
+	return doc, nil
 }
 
 func tail(path string) string {

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -13,16 +12,25 @@ import (
 	"strings"
 	"time"
 
-	"github.com/docker/docker/api/types/events"
-	"github.com/docker/docker/api/types/filters"
-
 	"deckhand/supervisor"
 )
 
+// longStep is after which time a step is shown before it has ended.
+const longStep = 1500 * time.Millisecond
+
 // follower reads what the supervisor logs: one JSON object a line.
 type follower struct {
-	lines chan line
-	first time.Time
+	lines   chan line
+	first   time.Time           // of the clock that people see
+	running map[string]*running // by step
+}
+
+// running is a step on its way.
+type running struct {
+	since time.Time
+	why   string
+	shown bool
+	done  int // per cent of a download, as last shown
 }
 
 // line is a line of the supervisor's log.
@@ -55,7 +63,7 @@ func (s *stage) supervise() (*follower, error) {
 	if err := s.spawn(cmd); err != nil {
 		return nil, err
 	}
-	f := &follower{lines: make(chan line, 1000), first: time.Now()}
+	f := &follower{lines: make(chan line, 1000), first: time.Now(), running: map[string]*running{}}
 	go func() {
 		defer close(f.lines)
 		defer log.Close()
@@ -75,10 +83,22 @@ func (s *stage) supervise() (*follower, error) {
 
 // until prints steps as they end, up to the first done step of a kind.
 func (f *follower) until(ctx context.Context, s *stage, kind string) error {
+	return f.follow(ctx, s, func(l line) bool { return l.Message == "done" && strings.HasPrefix(l.Step, kind+" ") }, nil)
+}
+
+// untilLocked prints steps as they end, up to the moment when an update lock is
+// all that the device waits for.
+func (f *follower) untilLocked(ctx context.Context, s *stage) error {
+	return f.follow(ctx, s, nil, func(v supervisor.View) bool {
+		return v.State == supervisor.StateWaiting && slices.ContainsFunc(v.Waiting, func(w supervisor.WaitView) bool { return w.Holder != "" })
+	})
+}
+
+// follow prints steps up to a line of the log, or a state of the device.
+func (f *follower) follow(ctx context.Context, s *stage, last func(line) bool, there func(supervisor.View) bool) error {
 	timeout := time.After(3 * time.Minute)
-	progress := time.NewTicker(200 * time.Millisecond)
-	defer progress.Stop()
-	shown := map[string]int{}
+	look := time.NewTicker(100 * time.Millisecond)
+	defer look.Stop()
 	for {
 		select {
 		case l, open := <-f.lines:
@@ -86,11 +106,19 @@ func (f *follower) until(ctx context.Context, s *stage, kind string) error {
 				return fmt.Errorf("the supervisor ended:\n%s", tail(s.path("device.log")))
 			}
 			f.print(l)
-			if l.Message == "done" && strings.HasPrefix(l.Step, kind+" ") {
+			if last != nil && last(l) {
 				return nil
 			}
-		case <-progress.C:
-			f.downloads(ctx, s, shown)
+		case <-look.C:
+			f.printLong()
+			v, err := supervisor.Ask{DataDir: s.path("device")}.Status(ctx)
+			if err != nil {
+				continue // it is just starting
+			}
+			f.printDownloads(v)
+			if there != nil && there(v) && len(f.lines) == 0 {
+				return nil
+			}
 		case <-timeout:
 			return fmt.Errorf("the device did not get there in time:\n%s", tail(s.path("device.log")))
 		case <-ctx.Done():
@@ -99,94 +127,51 @@ func (f *follower) until(ctx context.Context, s *stage, kind string) error {
 	}
 }
 
-// downloads prints how far each download is, when that has changed.
-func (f *follower) downloads(ctx context.Context, s *stage, shown map[string]int) {
-	v, err := supervisor.Ask{DataDir: s.path("device")}.Status(ctx)
-	if err != nil {
-		return // it is just starting
+// say prints a line with the time.
+func (f *follower) say(format string, a ...any) {
+	say("%6.2fs  "+format, append([]any{time.Since(f.first).Seconds()}, a...)...)
+}
+
+// printLong prints each step once that takes long.
+func (f *follower) printLong() {
+	for step, r := range f.running {
+		if !r.shown && time.Since(r.since) > longStep {
+			r.shown = true
+			f.say("→ %-54s %s", step+" …", r.why)
+		}
 	}
+}
+
+// printDownloads prints how far each long download is, when that has changed.
+func (f *follower) printDownloads(v supervisor.View) {
 	for _, a := range v.Apps {
 		for _, x := range a.Services {
-			if x.Progress != nil && *x.Progress != shown[x.Name] {
-				shown[x.Name] = *x.Progress
-				say("%6.2fs    %s: %d%% downloaded", time.Since(f.first).Seconds(), x.Name, *x.Progress)
+			r := f.running[x.Next]
+			if r != nil && r.shown && x.Progress != nil && *x.Progress != r.done {
+				r.done = *x.Progress
+				f.say("  %s: %d%% downloaded", x.Name, r.done)
 			}
 		}
 	}
 }
 
 func (f *follower) print(l line) {
-	at := time.Since(f.first).Seconds()
 	switch {
 	case l.Step == "" && l.Level == "info":
-		say("%6.2fs    %s", at, l.Message)
+		f.say("  %s", l.Message)
 	case l.Message == "start":
-		say("%6.2fs  → %-60s %s", at, l.Step, l.Why)
+		f.running[l.Step] = &running{since: time.Now(), why: l.Why}
 	case l.Message == "done":
-		say("%6.2fs  ✓ %-60s %.0f ms", at, l.Step, l.Took)
+		why := ""
+		if r := f.running[l.Step]; r != nil {
+			why = r.why
+		}
+		delete(f.running, l.Step)
+		f.say("✓ %-44s %5.0f ms  %s", l.Step, l.Took, why)
 	case l.Step != "" && l.Level == "warn":
-		say("%6.2fs  ✗ %-60s %s: %s", at, l.Step, l.Class, l.Message)
+		delete(f.running, l.Step)
+		f.say("✗ %-44s %s: %s", l.Step, l.Class, l.Message)
 	case l.Level == "warn" || l.Level == "error":
-		say("%6.2fs  ! %s %s", at, l.Message, l.Error)
-	}
-}
-
-// downtimes measures with the engine's own clock how long each service is away.
-type downtimes struct {
-	cancel context.CancelFunc
-	done   chan struct{}
-	seen   []events.Message
-}
-
-func (s *stage) watchDowntime() (*downtimes, error) {
-	ctx, cancel := context.WithCancel(context.Background())
-	messages, failed := s.engine.Events(ctx, events.ListOptions{Filters: filters.NewArgs(filters.Arg("type", "container"), filters.Arg("label", "io.balena.supervised"))})
-	select {
-	case err := <-failed:
-		cancel()
-		return nil, errors.Join(errors.New("watch the engine"), err)
-	default:
-	}
-	d := &downtimes{cancel: cancel, done: make(chan struct{})}
-	go func() {
-		defer close(d.done)
-		for {
-			select {
-			case m := <-messages:
-				d.seen = append(d.seen, m)
-			case err := <-failed: // the end of ctx, or of the engine: both end the recording
-				if err != nil {
-					return
-				}
-			}
-		}
-	}()
-	return d, nil
-}
-
-func (d *downtimes) print() {
-	d.cancel()
-	<-d.done
-	died, down := map[string]int64{}, map[string]time.Duration{}
-	for _, m := range d.seen {
-		service := m.Actor.Attributes["io.balena.service-name"]
-		switch m.Action {
-		case events.ActionDie:
-			died[service] = m.TimeNano
-		case events.ActionStart:
-			if at, ok := died[service]; ok {
-				down[service] = time.Duration(m.TimeNano - at)
-			}
-		default:
-		}
-	}
-	fmt.Println()
-	say("downtime of each service, by the engine's clock:")
-	for _, name := range slices.Sorted(slices.Values([]string{"counter", "web", "worker"})) {
-		if d, was := down[name]; was {
-			say("  %-8s %4.0f ms", name, d.Seconds()*1000)
-		} else {
-			say("  %-8s    0 ms   (not touched)", name)
-		}
+		f.say("! %s %s", l.Message, l.Error)
 	}
 }

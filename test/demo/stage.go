@@ -31,8 +31,8 @@ type stage struct {
 	lock       *locks.Lock
 	engineHost string
 	engine     *client.Client
-	private    func() // ends our own engine; nil: somebody else's is used
-	before     inventory
+	private    func()     // ends our own engine; nil: somebody else's is used
+	before     *inventory // nil: nothing was done to the engine yet
 
 	processes      []*exec.Cmd
 	api, registry  string // addresses
@@ -66,24 +66,39 @@ func openStage(ctx context.Context) (*stage, error) {
 		return nil, err
 	}
 	s := &stage{dir: dir, lock: lock}
-	if err := s.findEngine(ctx); err != nil {
-		return nil, err
-	}
-	if s.before, err = takeInventory(ctx, s.engine); err != nil {
-		return nil, errors.Join(err, s.close())
-	}
-	s.before.Engine = s.engineHost
-	b, err := json.Marshal(s.before)
-	if err == nil {
-		err = os.WriteFile(s.path("before.json"), b, 0o600)
-	}
-	if err != nil {
+	if err := s.prepare(ctx); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
 	return s, nil
 }
 
+// prepare finds an engine and notes what it holds.
+func (s *stage) prepare(ctx context.Context) error {
+	if err := s.findEngine(ctx); err != nil {
+		return err
+	}
+	if err := portIsFree(); err != nil {
+		return err
+	}
+	before, err := takeInventory(ctx, s.engine)
+	if err != nil {
+		return err
+	}
+	before.Engine = s.engineHost
+	b, err := json.Marshal(before)
+	if err == nil {
+		err = os.WriteFile(s.path("before.json"), b, 0o600)
+	}
+	if err == nil {
+		s.before = &before
+	}
+	return err
+}
+
 func (s *stage) path(name string) string { return filepath.Join(s.dir, name) }
+
+// short is the same place as people type it in the project's folder.
+func (s *stage) short(name string) string { return filepath.Join(".run", "demo", name) }
 
 // findEngine takes the first engine that answers, else starts a private one.
 func (s *stage) findEngine(ctx context.Context) error {
@@ -148,9 +163,10 @@ func clearLeftovers(ctx context.Context, dir string) error {
 	return errors.Join(err, os.RemoveAll(dir))
 }
 
-// spawn starts a program that ends with the demo, however that ends.
+// spawn starts a program that ends with the demo, however that ends. Ctrl-C on a
+// terminal is for the demo alone, which ends what it started in good order.
 func (s *stage) spawn(cmd *exec.Cmd) error {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start %s: %w; build it with make build", cmd.Path, err)
 	}
@@ -181,8 +197,8 @@ func (s *stage) close() error {
 	var err error
 	if s.private != nil {
 		s.private()
-	} else if s.engine != nil {
-		err = restore(ctx, s.engine, s.before)
+	} else if s.before != nil {
+		err = restore(ctx, s.engine, *s.before)
 	}
 	return errors.Join(err, os.RemoveAll(s.dir), s.lock.Release())
 }
@@ -270,4 +286,13 @@ func freeAddress() (string, error) {
 	}
 	defer l.Close()
 	return l.Addr().String(), nil
+}
+
+// portIsFree looks whether the example can be published.
+func portIsFree() error {
+	l, err := net.Listen("tcp", ":8090")
+	if err != nil {
+		return fmt.Errorf("the example publishes port 8090: %w; free it and try again", err)
+	}
+	return l.Close()
 }

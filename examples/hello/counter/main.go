@@ -23,6 +23,9 @@ import (
 
 const port = "7000"
 
+// version is set by the linker; a new one makes a new image.
+var version = "1"
+
 func main() {
 	if err := run(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "counter:", err)
@@ -49,7 +52,7 @@ func run(args []string) error {
 		return fmt.Errorf("listen: %w", err)
 	}
 	context.AfterFunc(ctx, func() { listener.Close() })
-	fmt.Printf("counter: going on from %d\n", count)
+	fmt.Printf("counter: version %s, going on from %d\n", version, count)
 
 	for {
 		conn, err := listener.Accept()

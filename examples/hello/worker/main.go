@@ -1,18 +1,26 @@
-// Command worker asks the counter for the next number again and again, over the
-// network that only the two of them and the web service share.
+// Command worker asks the counter for the next number again and again. At times
+// it has something to do that must not be interrupted; then it holds the update
+// lock of its service:
+//
+//	POST   /work?for=30s   on port 7001: begin, and end by itself after that time
+//	DELETE /work           end now
 package main
 
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"strings"
 	"syscall"
 	"time"
 )
+
+const port = "7001"
 
 // version is set by the linker; a new one makes a new image.
 var version = "1"
@@ -35,11 +43,30 @@ func run() error {
 			return fmt.Errorf("EVERY is %q; want a time like 2s", text)
 		}
 	}
+	important := &work{path: lockPath()}
+	if err := important.forget(); err != nil {
+		return err
+	}
+	defer important.end()
+
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /work", important.post)
+	mux.HandleFunc("DELETE /work", important.delete)
+	server := &http.Server{Addr: ":" + port, Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	context.AfterFunc(ctx, func() { server.Close() })
+	go count(ctx, every)
+	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// count counts up until ctx ends.
+func count(ctx context.Context, every time.Duration) {
 	counter := os.Getenv("COUNTER")
 	if counter == "" {
 		counter = "counter:7000"
 	}
-
 	fmt.Printf("worker: version %s, every %s\n", version, every)
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -51,7 +78,7 @@ func run() error {
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-tick.C:
 		}
 	}
