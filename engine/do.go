@@ -22,6 +22,8 @@ func (e *Engine) Do(ctx context.Context, step reconcile.Step, progress func(done
 		return err
 	}
 	d := doing{e: e, Client: c}
+	e.memo.touch(touchedBy(step))
+	defer e.memo.touch(touchedBy(step)) // its events may come later than its end
 	switch s := step.(type) {
 	case reconcile.Fetch:
 		return d.fetch(ctx, s, progress)

@@ -1,7 +1,7 @@
 // Package engine looks at and changes the device's container engine. It is the
 // only package that imports the engine's client.
 //
-//	Observe  one cheap look: four list calls, whatever the number of containers
+//	Observe  one cheap look: at most four list calls, whatever the number of containers
 //	Do       one step of a plan; safe to repeat and to interrupt
 //	Watch    hints that another look is worth while
 //
@@ -73,6 +73,9 @@ type Engine struct {
 
 	mu     sync.Mutex
 	client *client.Client // nil until the engine answered, and after it went away
+
+	looking sync.Mutex // one look at a time
+	memo    memo       // what the last look saw
 
 	networks sync.Mutex // the engine's check for duplicate names needs one creator at a time
 

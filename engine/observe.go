@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/image"
@@ -35,38 +36,47 @@ func (e *Engine) Observe(ctx context.Context) (state.World, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	l, err := ask(ctx, c)
-	if err != nil {
+	e.looking.Lock() // whoever comes second must not believe what the first is asking for
+	defer e.looking.Unlock()
+	began := time.Now()
+	k, l := e.memo.ask(began)
+	if err := ask(ctx, c, k, &l); err != nil {
+		e.memo.failed(k)
 		return state.World{}, e.fail("observe engine", err)
 	}
+	e.memo.fill(k, l, began)
 	e.available.Store(true)
 	w := e.world(l)
 	e.refused(ctx, c, w)
 	return w, nil
 }
 
-// ask makes the four list calls at once.
-func ask(ctx context.Context, c *client.Client) (lists, error) {
-	var l lists
+// ask makes the list calls that are needed, at once.
+func ask(ctx context.Context, c *client.Client, k kind, l *lists) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() (err error) {
+	list := func(of kind, call func() error) {
+		if k&of != 0 {
+			g.Go(call)
+		}
+	}
+	list(containers, func() (err error) {
 		l.containers, err = c.ContainerList(ctx, container.ListOptions{All: true})
 		return err
 	})
-	g.Go(func() (err error) {
+	list(images, func() (err error) {
 		l.images, err = c.ImageList(ctx, image.ListOptions{})
 		return err
 	})
-	g.Go(func() (err error) {
+	list(networks, func() (err error) {
 		l.networks, err = c.NetworkList(ctx, network.ListOptions{})
 		return err
 	})
-	g.Go(func() error {
+	list(volumes, func() error {
 		v, err := c.VolumeList(ctx, volume.ListOptions{})
 		l.volumes = v.Volumes
 		return err
 	})
-	return l, g.Wait()
+	return g.Wait()
 }
 
 // look collects a world while the lists are read.
@@ -79,7 +89,7 @@ type look struct {
 
 func (e *Engine) world(l lists) state.World {
 	k := look{e: e, apps: map[string]*state.AppNow{}, ids: map[string]string{}}
-	w := state.World{Apps: map[string]state.AppNow{}, Images: images(l.images)}
+	w := state.World{Apps: map[string]state.AppNow{}, Images: imagesOf(l.images)}
 	for _, n := range l.networks {
 		if n.Name == state.APINetworkName {
 			k.api = append(k.api, n.ID)
@@ -322,7 +332,7 @@ func (k look) uuidOf(id int64) string {
 	return found
 }
 
-func images(list []image.Summary) map[string]state.Image {
+func imagesOf(list []image.Summary) map[string]state.Image {
 	out := map[string]state.Image{}
 	for _, i := range list {
 		out[i.ID] = state.Image{ID: i.ID, Refs: references(i.RepoTags, i.RepoDigests), Size: i.Size}

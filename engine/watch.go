@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/docker/docker/api/types/events"
 	"github.com/docker/docker/api/types/filters"
@@ -49,12 +50,20 @@ func (e *Engine) watch(ctx context.Context, hint func()) {
 func (e *Engine) follow(ctx context.Context, c *client.Client, hint func()) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	messages, broken := c.Events(ctx, events.ListOptions{Filters: interesting()})
+	// The engine answers before it has subscribed us; what happens in between is
+	// told afterwards.
+	since := time.Now()
+	messages, broken := c.Events(ctx, events.ListOptions{
+		Filters: interesting(), Since: fmt.Sprintf("%d.%09d", since.Unix(), since.Nanosecond()),
+	})
 	defer drain(cancel, messages, broken)
+	e.memo.follow(true)
+	defer e.memo.follow(false)
 	hint()
 	for {
 		select {
-		case <-messages:
+		case m := <-messages:
+			e.memo.touch(changedBy(m.Type))
 			hint()
 		case err := <-broken:
 			return fmt.Errorf("event stream ended: %w", err)
