@@ -32,6 +32,9 @@ func (d doing) stop(ctx context.Context, s reconcile.Stop) error {
 		d.e.cfg.Log.Warn().Err(err).Str("service", s.Service).Msg("cannot delete the message of a hand-over")
 	}
 	err := d.stopInTime(ctx, s.Container)
+	if stumbled := err != nil && !errors.Is(err, errStubborn) && !errdefs.IsNotFound(err); stumbled && ctx.Err() == nil {
+		err = d.stopInTime(ctx, s.Container) // once more before the service loses its grace
+	}
 	switch {
 	case err == nil, errdefs.IsNotFound(err):
 		return nil

@@ -19,7 +19,7 @@ const lockFiles = 2
 
 // observeLocks adds who holds update locks. What cannot be seen counts as held:
 // the look fails, and nothing is stopped.
-func (d *device) observeLocks(ctx context.Context, w *state.World, apps map[int64]string) error {
+func (d *device) observeLocks(ctx context.Context, w *state.World, apps map[int64][]string) error {
 	if d.Locks == nil {
 		w.NoLocks = true
 		return nil
@@ -31,11 +31,10 @@ func (d *device) observeLocks(ctx context.Context, w *state.World, apps map[int6
 	stray := false
 	byApp := map[string][]locks.UpdateLock{}
 	for _, l := range list {
-		if uuid, known := apps[l.AppID]; known {
+		for _, uuid := range apps[l.AppID] {
 			byApp[uuid] = append(byApp[uuid], l)
-		} else {
-			stray = stray || l.Ours
 		}
+		stray = stray || l.Ours && len(apps[l.AppID]) == 0
 	}
 	for uuid, held := range byApp {
 		a := w.Apps[uuid]
@@ -73,14 +72,14 @@ func sortLocks(held []locks.UpdateLock) (ours []string, others []state.UserLock)
 }
 
 // cleanLocks gives up locks of ours on apps that are neither here nor wanted.
-func (d *device) cleanLocks(ctx context.Context, apps map[int64]string) {
+func (d *device) cleanLocks(ctx context.Context, apps map[int64][]string) {
 	d.mu.Lock()
 	sure := d.wanted
 	d.mu.Unlock()
 	if !sure {
 		return // the target may come yet
 	}
-	err := d.Locks.Clean(ctx, func(id int64) bool { _, known := apps[id]; return known })
+	err := d.Locks.Clean(ctx, func(id int64) bool { return len(apps[id]) > 0 })
 	if err != nil {
 		d.Log.Warn().Err(err).Msg("cannot give up our locks on apps that are gone")
 	}

@@ -5,30 +5,34 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"deckhand/reconcile"
 	"deckhand/state"
 	"deckhand/state/store"
 )
 
-// appsByID finds an app's UUID by its number; the lock is held.
-func (d *device) appsByID(w state.World) map[int64]string {
-	out := map[int64]string{}
-	for uuid, a := range w.Apps {
-		if old, taken := out[a.ID]; a.ID != 0 && (!taken || uuid < old) {
-			out[a.ID] = uuid
+// appsByID finds the UUIDs of the apps with a number; the lock is held. There are
+// two while an app is to go and another has its number: what lies in folders by
+// number is seen with both.
+func (d *device) appsByID(w state.World) map[int64][]string {
+	out := map[int64][]string{}
+	note := func(id int64, uuid string) {
+		if id != 0 && !slices.Contains(out[id], uuid) {
+			out[id] = append(out[id], uuid)
 		}
 	}
+	for uuid, a := range w.Apps {
+		note(a.ID, uuid)
+	}
 	for uuid, a := range d.want.Apps {
-		if a.ID != 0 {
-			out[a.ID] = uuid
-		}
+		note(a.ID, uuid)
 	}
 	return out
 }
 
 // observeHost adds the files of services and what is known of reboots.
-func (d *device) observeHost(w *state.World, apps map[int64]string) error {
+func (d *device) observeHost(w *state.World, apps map[int64][]string) error {
 	d.observeReboots(w)
 	if d.Files == nil {
 		return nil
@@ -38,15 +42,15 @@ func (d *device) observeHost(w *state.World, apps map[int64]string) error {
 		return err
 	}
 	for _, f := range list {
-		uuid, known := apps[f.AppID]
-		if !known {
+		if len(apps[f.AppID]) == 0 {
 			d.removeStrayFiles(f.AppID, f.Service, f.Hash)
-			continue
 		}
-		a := w.Apps[uuid]
-		a.UUID, a.ID = uuid, f.AppID
-		a.Files = append(a.Files, state.FilesNow{Service: f.Service, Hash: f.Hash})
-		w.Apps[uuid] = a
+		for _, uuid := range apps[f.AppID] {
+			a := w.Apps[uuid]
+			a.UUID, a.ID = uuid, f.AppID
+			a.Files = append(a.Files, state.FilesNow{Service: f.Service, Hash: f.Hash})
+			w.Apps[uuid] = a
+		}
 	}
 	return nil
 }
