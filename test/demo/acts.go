@@ -100,7 +100,7 @@ func (s *stage) deckctl(ctx context.Context, stdin string, args ...string) error
 	}
 	for lines := bufio.NewScanner(out); lines.Scan(); {
 		if !strings.Contains(lines.Text(), "| step ") { // each line of each Dockerfile
-			say("%s", strings.TrimRight("  "+lines.Text(), " "))
+			say("  %s", lines.Text())
 		}
 	}
 	if err := cmd.Wait(); err != nil {
@@ -226,7 +226,7 @@ func (s *stage) deckhand(ctx context.Context, lines int, args ...string) error {
 			say("  …")
 			break
 		}
-		say("%s", strings.TrimRight("  "+line, " \n"))
+		say("  %s", strings.TrimSuffix(line, "\n"))
 	}
 	if err != nil {
 		return fmt.Errorf("deckhand %s: %w", args[0], err)

@@ -168,6 +168,8 @@ func (f *follower) print(l line) {
 		}
 		delete(f.running, l.Step)
 		f.say("✓ %-44s %5.0f ms  %s", l.Step, l.Took, why)
+	case l.Message == "cancelled": // what it waited for has shown meanwhile
+		delete(f.running, l.Step)
 	case l.Step != "" && l.Level == "warn":
 		delete(f.running, l.Step)
 		f.say("✗ %-44s %s: %s", l.Step, l.Class, l.Message)

@@ -60,7 +60,10 @@ func run(ctx context.Context) (err error) {
 }
 
 func title(format string, a ...any) { fmt.Printf("\n== "+format+"\n\n", a...) }
-func say(format string, a ...any)   { fmt.Printf("   "+format+"\n", a...) }
+
+func say(format string, a ...any) {
+	fmt.Println(strings.TrimRight(fmt.Sprintf("   "+format, a...), " "))
+}
 
 // linger keeps everything up on a terminal, for people to try things.
 func linger(ctx context.Context, s *stage) error {
