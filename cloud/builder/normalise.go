@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/compose-spec/compose-go/v2/types"
+
+	"deckhand/compose"
 )
 
 // normaliser brings one loaded compose project into the form that releases store.
@@ -24,7 +26,7 @@ func (n *normaliser) warn(format string, args ...any) {
 func (n *normaliser) topLevel(doc map[string]any, p *types.Project) error {
 	for _, key := range sortedKeys(doc) {
 		switch {
-		case key == "services" || key == "networks" || key == "volumes":
+		case key == "services" || key == "networks" || key == "volumes" || key == "secrets" || key == "configs":
 		case key == "name":
 			delete(doc, key)
 		case strings.HasPrefix(key, "x-"):
@@ -33,27 +35,41 @@ func (n *normaliser) topLevel(doc map[string]any, p *types.Project) error {
 			return fmt.Errorf("%s is not allowed at the top of the compose file", key)
 		}
 	}
-	for _, name := range sortedKeys(p.Networks) {
-		if err := networkAllowed(p.Networks[name]); err != nil {
-			return fmt.Errorf("network %s: %w", name, err)
-		}
-	}
-	for _, name := range sortedKeys(p.Volumes) {
-		v := p.Volumes[name]
-		if v.External {
-			return fmt.Errorf("volume %s: volume.external is not allowed", name)
-		}
-		if v.Driver != "" && v.Driver != "local" && v.Driver != "default" {
-			return fmt.Errorf("volume %s: only the driver local is allowed, not %s", name, v.Driver)
-		}
-	}
 	for _, kind := range []string{"networks", "volumes"} {
 		if child(doc, kind) == nil {
 			doc[kind] = map[string]any{}
 		}
 		n.unname(child(doc, kind))
 	}
+	n.contents(doc, p)
 	return nil
+}
+
+// contents keeps the secrets and configs. Where their content is a variable, the
+// device gives it the value of the service's own: the builder's .env is for what
+// the compose file says of itself.
+func (n *normaliser) contents(doc map[string]any, p *types.Project) {
+	secrets, configs := child(doc, "secrets"), child(doc, "configs")
+	for name, def := range p.Secrets {
+		plain(secrets[name], types.FileObjectConfig(def))
+		if content, ok := def.Extensions[secretContent].(string); ok {
+			secrets[name] = map[string]any{"content": content}
+		}
+	}
+	for name, def := range p.Configs {
+		plain(configs[name], types.FileObjectConfig(def))
+	}
+}
+
+// plain takes off a secret or config what the loader added to it.
+func plain(declared any, def types.FileObjectConfig) {
+	fields, _ := declared.(map[string]any)
+	if def.Environment != "" {
+		delete(fields, "content")
+	}
+	if strings.HasPrefix(def.Name, projectName+"_") {
+		delete(fields, "name")
+	}
 }
 
 // unname takes the project's name off network and volume names.
@@ -74,41 +90,18 @@ func (n *normaliser) unname(things map[string]any) {
 	}
 }
 
-func networkAllowed(net types.NetworkConfig) error {
-	switch {
-	case net.Attachable:
-		return fmt.Errorf("network.attachable is not allowed")
-	case bool(net.External):
-		return fmt.Errorf("network.external is not allowed")
-	case net.Driver != "" && net.Driver != "bridge" && net.Driver != "default":
-		return fmt.Errorf("only the driver bridge is allowed, not %s", net.Driver)
-	case net.EnableIPv4 != nil:
-		return fmt.Errorf("network.enable_ipv4 is not allowed")
-	case net.EnableIPv6 != nil && *net.EnableIPv6:
-		return fmt.Errorf("network.enable_ipv6 is not allowed")
-	}
-	for _, pool := range net.Ipam.Config {
-		if pool != nil && len(pool.AuxiliaryAddresses) > 0 {
-			return fmt.Errorf("network.ipam.config.aux_addresses is not allowed")
+// allowedFields are the service attributes that a release may carry: what devices apply, and
+// a few that only help elsewhere. What is missing here is refused by its name, so nothing
+// new passes by accident.
+func allowedFields() []string {
+	fields := []string{"annotations", "attach", "build", "container_name", "env_file", "label_file", "post_start", "pre_stop", "profiles"}
+	for _, a := range compose.Attributes {
+		name, ok := strings.CutPrefix(a.Path, "services.*.")
+		if ok && a.Treat == compose.Apply && !strings.Contains(name, ".") {
+			fields = append(fields, name)
 		}
 	}
-	return nil
-}
-
-// allowedFields are the service attributes that a release may carry. What is missing
-// here is refused by its name, so nothing new passes by accident.
-func allowedFields() []string {
-	return []string{
-		"annotations", "attach", "build", "cap_add", "cap_drop", "cgroup", "cgroup_parent", "command",
-		"container_name", "cpu_quota", "cpu_rt_period", "cpu_rt_runtime", "cpu_shares", "cpus", "cpuset",
-		"depends_on", "device_cgroup_rules", "devices", "dns", "dns_opt", "dns_search", "domainname",
-		"entrypoint", "environment", "env_file", "expose", "extra_hosts", "group_add", "healthcheck",
-		"hostname", "image", "init", "ipc", "label_file", "labels", "mac_address", "mem_limit",
-		"mem_reservation", "network_mode", "networks", "oom_score_adj", "pid", "pids_limit", "ports",
-		"post_start", "pre_stop", "privileged", "profiles", "read_only", "restart", "security_opt",
-		"shm_size", "stop_grace_period", "stop_signal", "sysctls", "tmpfs", "tty", "ulimits", "user",
-		"userns_mode", "uts", "volumes", "volumes_from", "working_dir",
-	}
+	return fields
 }
 
 func allowedBuildFields() []string {
@@ -149,31 +142,12 @@ var profileName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]+$`)
 
 // values refuses settings whose key is fine and whose value is not.
 func (n *normaliser) values(name string, s *types.ServiceConfig) error {
-	switch {
-	case len(name) > 63:
+	if len(name) > 63 {
 		return fmt.Errorf("service %s: the name is longer than 63 characters", name)
-	case strings.HasPrefix(s.NetworkMode, "container:"):
-		return notAllowed(name, "network_mode: container")
-	case strings.HasPrefix(s.Pid, "container:"):
-		return notAllowed(name, "pid: container")
-	case strings.HasPrefix(s.Ipc, "service:"):
-		return notAllowed(name, "ipc: service")
-	case s.PidsLimit < 0:
-		return notAllowed(name, "pids_limit below zero")
-	}
-	for _, from := range s.VolumesFrom {
-		if strings.HasPrefix(from, "container:") {
-			return notAllowed(name, "volumes_from: container")
-		}
 	}
 	for _, opt := range s.SecurityOpt {
 		if !securityAllowed(opt) {
 			return notAllowed(name, "security_opt "+opt)
-		}
-	}
-	for _, net := range sortedKeys(s.Networks) {
-		if s.Networks[net] != nil && len(s.Networks[net].LinkLocalIPs) > 0 {
-			return notAllowed(name, "networks.link_local_ips")
 		}
 	}
 	for _, d := range s.Devices {
@@ -189,10 +163,10 @@ func (n *normaliser) values(name string, s *types.ServiceConfig) error {
 	return n.dependencies(name, s)
 }
 
+// securityAllowed refuses a profile in a file: a device has no files of the project.
 func securityAllowed(opt string) bool {
-	opt = strings.Replace(opt, ":", "=", 1)
-	return opt == "no-new-privileges" || strings.HasPrefix(opt, "no-new-privileges=") ||
-		opt == "apparmor=unconfined" || opt == "seccomp=unconfined"
+	profile, ok := strings.CutPrefix(strings.Replace(opt, ":", "=", 1), "seccomp=")
+	return !ok || profile == "unconfined" || strings.HasPrefix(profile, "{")
 }
 
 // dependencies accepts the conditions that devices wait for.
@@ -204,20 +178,15 @@ func (n *normaliser) dependencies(name string, s *types.ServiceConfig) error {
 		default:
 			return fmt.Errorf("service %s: depends_on.%s: the condition %q is not known", name, on, d.Condition)
 		}
-		if !d.Required {
-			return notAllowed(name, "depends_on.required: false")
-		}
 	}
 	return nil
 }
 
 // reshape brings long forms back to the short ones that devices of all ages read.
 func (n *normaliser) reshape(name string, s *types.ServiceConfig, fields map[string]any) {
-	for _, key := range []string{"container_name", "expose"} {
-		if fields[key] != nil {
-			n.warn("service %s: service.%s is ignored", name, key)
-			delete(fields, key)
-		}
+	if s.ContainerName != "" {
+		n.warn("service %s: service.container_name is ignored", name)
+		delete(fields, "container_name")
 	}
 	delete(fields, "env_file")
 	delete(fields, "label_file")
@@ -226,6 +195,15 @@ func (n *normaliser) reshape(name string, s *types.ServiceConfig, fields map[str
 	}
 	if len(s.DependsOn) > 0 {
 		fields["depends_on"] = shortDependencies(s.DependsOn)
+	}
+	if deploy := child(fields, "deploy"); len(child(deploy, "placement")) == 0 {
+		delete(deploy, "placement") // the loader writes it whatever there was
+	}
+	for i, f := range s.Secrets {
+		fileMode(fields["secrets"], i, f.Mode)
+	}
+	for i, f := range s.Configs {
+		fileMode(fields["configs"], i, f.Mode)
 	}
 	if len(s.Ports) > 0 {
 		fields["ports"] = n.ports(name, s.Ports)
@@ -248,6 +226,15 @@ func (n *normaliser) reshape(name string, s *types.ServiceConfig, fields map[str
 		fields["security_opt"] = opts
 	}
 	n.questionable(name, s)
+}
+
+// fileMode writes the permissions of a secret or config as the number they were: a device
+// reads them as the compose file says them.
+func fileMode(list any, i int, mode *types.FileMode) {
+	files, _ := list.([]any)
+	if fields, ok := files[i].(map[string]any); ok && mode != nil {
+		fields["mode"] = int64(*mode)
+	}
 }
 
 // questionable warns of settings that are kept and may still not do what was meant.
@@ -283,6 +270,9 @@ func shortDependencies(deps types.DependsOnConfig) any {
 		fields := map[string]any{"condition": deps[name].Condition}
 		if deps[name].Restart {
 			fields["restart"], plain = true, false
+		}
+		if !deps[name].Required {
+			fields["required"], plain = false, false
 		}
 		if deps[name].Condition != types.ServiceConditionStarted {
 			plain = false
@@ -357,25 +347,23 @@ func (n *normaliser) volumes(name string, s *types.ServiceConfig, fields map[str
 }
 
 // mounts are a service's volumes, by what becomes of them.
-type mounts struct{ kept, tmpfs, binds []string }
+type mounts struct {
+	kept         []any // in the short form where it says all
+	tmpfs, binds []string
+}
 
 func (m *mounts) add(service string, v types.ServiceVolumeConfig) error {
-	if v.Target == "" || v.Source == "" && v.Type != types.VolumeTypeTmpfs {
-		return notAllowed(service, "volumes without source and target")
+	if v.Target == "" {
+		return notAllowed(service, "volumes without target")
 	}
 	switch v.Type {
 	case types.VolumeTypeVolume:
-		if v.Volume != nil && (v.Volume.NoCopy || v.Volume.Subpath != "" || len(v.Volume.Labels) > 0) {
-			return notAllowed(service, "volumes.volume options")
-		}
-		text := v.Source + ":" + v.Target
-		if v.ReadOnly {
-			text += ":ro"
-		}
-		m.kept = append(m.kept, text)
+		m.kept = append(m.kept, volumeForm(v))
 	case types.VolumeTypeTmpfs:
-		if v.Tmpfs != nil && (v.Tmpfs.Size != 0 || v.Tmpfs.Mode != 0) {
-			return notAllowed(service, "volumes.tmpfs options")
+		if o := v.Tmpfs; o != nil && (o.Size != 0 || o.Mode != 0) || v.ReadOnly {
+			v.Consistency = ""
+			m.kept = append(m.kept, v)
+			break
 		}
 		m.tmpfs = append(m.tmpfs, v.Target)
 	case types.VolumeTypeBind:
@@ -386,7 +374,23 @@ func (m *mounts) add(service string, v types.ServiceVolumeConfig) error {
 	return nil
 }
 
-func setOrDelete(fields map[string]any, key string, list []string) {
+// volumeForm is source:target, target, or the long form where there is more to say.
+func volumeForm(v types.ServiceVolumeConfig) any {
+	if o := v.Volume; o != nil && (o.NoCopy || o.Subpath != "" || len(o.Labels) > 0) || v.Source == "" && v.ReadOnly {
+		v.Consistency = ""
+		return v
+	}
+	if v.Source == "" {
+		return v.Target
+	}
+	text := v.Source + ":" + v.Target
+	if v.ReadOnly {
+		text += ":ro"
+	}
+	return text
+}
+
+func setOrDelete[T any](fields map[string]any, key string, list []T) {
 	if len(list) == 0 {
 		delete(fields, key)
 		return

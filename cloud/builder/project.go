@@ -106,8 +106,8 @@ func loadCompose(ctx context.Context, src *source, file string) (*project, error
 	ctx, cancel := context.WithTimeout(ctx, loadDeadline)
 	defer cancel()
 	type outcome struct {
-		p   *types.Project
-		err error
+		read reading
+		err  error
 	}
 	// The loader does not watch its context everywhere: a hostile file costs a goroutine
 	// for a while, not the request.
@@ -120,7 +120,7 @@ func loadCompose(ctx context.Context, src *source, file string) (*project, error
 			}
 			done <- out
 		}()
-		out.p, out.err = readCompose(ctx, src, file)
+		out.read, out.err = readCompose(ctx, src, file)
 	}()
 	select {
 	case <-ctx.Done():
@@ -129,23 +129,47 @@ func loadCompose(ctx context.Context, src *source, file string) (*project, error
 		if out.err != nil {
 			return nil, errors.New(strings.ReplaceAll(out.err.Error(), src.dir+string(filepath.Separator), ""))
 		}
-		return normalise(out.p, src)
+		return normalise(out.read, src)
 	}
+}
+
+// reading is a compose file as the loader understood it.
+type reading struct {
+	project *types.Project
+	zeros   map[string]map[string]any // by service: settings that the project cannot tell from none
+}
+
+// zerosOf finds what was set to false or 0. The loader's types do not write that down,
+// and for a few attributes it is not what devices do unless told.
+func zerosOf(services map[string]any) map[string]map[string]any {
+	all := map[string]map[string]any{}
+	for name := range services {
+		all[name] = map[string]any{}
+		for key, value := range child(services, name) {
+			if value == false || value == 0 {
+				all[name][key] = value
+			}
+		}
+	}
+	return all
 }
 
 // readCompose loads a compose file without looking outside of the project: not at the
 // process's environment, not at other folders, not at the network.
-func readCompose(ctx context.Context, src *source, file string) (*types.Project, error) {
+func readCompose(ctx context.Context, src *source, file string) (reading, error) {
 	content, err := src.readFile(file, composeFileLimit)
 	if err != nil {
-		return nil, err
+		return reading{}, err
 	}
 	if err := checkYAML(file, content); err != nil {
-		return nil, err
+		return reading{}, err
+	}
+	if content, err = hideContents(content); err != nil {
+		return reading{}, fmt.Errorf("read %s: %w", file, err)
 	}
 	env, err := projectEnvironment(src)
 	if err != nil {
-		return nil, err
+		return reading{}, err
 	}
 	details := types.ConfigDetails{
 		WorkingDir:  src.dir,
@@ -165,16 +189,18 @@ func readCompose(ctx context.Context, src *source, file string) (*types.Project,
 	}
 	model, err := loader.LoadModelWithContext(ctx, details, options...)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", file, err)
+		return reading{}, fmt.Errorf("read %s: %w", file, err)
 	}
 	if _, ok := model["include"]; ok {
-		return nil, fmt.Errorf("%s: include is not allowed; write the services into one file", file)
+		return reading{}, fmt.Errorf("%s: include is not allowed; write the services into one file", file)
 	}
+	zeros := zerosOf(child(model, "services"))
 	p, err := loader.ModelToProject(model, loader.ToOptions(&details, options), details)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", file, err)
+		return reading{}, fmt.Errorf("read %s: %w", file, err)
 	}
-	return resolveFiles(p, src)
+	p, err = resolveFiles(p, src)
+	return reading{project: p, zeros: zeros}, err
 }
 
 // projectName is what the loader puts in front of names; normalise takes it off again.
@@ -295,7 +321,8 @@ func (f fence) isFile(name string) bool {
 
 // normalise turns what the loader understood into what devices read, and refuses by name
 // what they could not honour.
-func normalise(p *types.Project, src *source) (*project, error) {
+func normalise(r reading, src *source) (*project, error) {
+	p := r.project
 	if len(p.Services) == 0 {
 		return nil, errors.New("the compose file has no services")
 	}
@@ -316,7 +343,12 @@ func normalise(p *types.Project, src *source) (*project, error) {
 	}
 	for _, name := range sortedKeys(p.Services) {
 		s := p.Services[name]
-		fields, _ := child(doc, "services")[name].(map[string]any)
+		fields := child(child(doc, "services"), name)
+		for key, zero := range r.zeros[name] {
+			if fields[key] == nil {
+				fields[key] = zero
+			}
+		}
 		if err := n.service(name, &s, fields); err != nil {
 			return nil, err
 		}

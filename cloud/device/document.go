@@ -39,6 +39,8 @@ type releaseState struct {
 	Services map[string]serviceState `json:"services,omitempty"`
 	Networks json.RawMessage         `json:"networks,omitempty"`
 	Volumes  json.RawMessage         `json:"volumes,omitempty"`
+	Secrets  json.RawMessage         `json:"secrets,omitempty"`
+	Configs  json.RawMessage         `json:"configs,omitempty"`
 }
 
 type serviceState struct {
@@ -94,11 +96,16 @@ func fleetState(f model.TargetFleet, config map[string]string) (appState, error)
 		Services map[string]map[string]json.RawMessage `json:"services"`
 		Networks json.RawMessage                       `json:"networks"`
 		Volumes  json.RawMessage                       `json:"volumes"`
+		Secrets  json.RawMessage                       `json:"secrets"`
+		Configs  json.RawMessage                       `json:"configs"`
 	}
 	if err := json.Unmarshal(f.Release.Composition, &composition); err != nil {
 		return app, fmt.Errorf("composition of release %s: %w", f.Release.Commit, err)
 	}
-	release := releaseState{ID: f.Release.ID, Networks: present(composition.Networks), Volumes: present(composition.Volumes), Services: map[string]serviceState{}}
+	release := releaseState{
+		ID: f.Release.ID, Services: map[string]serviceState{}, Networks: present(composition.Networks), Volumes: present(composition.Volumes),
+		Secrets: present(composition.Secrets), Configs: present(composition.Configs),
+	}
 	for _, s := range f.Release.Services {
 		service := composition.Services[s.Name]
 		delete(service, "build") // the device has the image
