@@ -25,7 +25,7 @@ CERTIFICATES ?= /usr/share/ca-certificates/mozilla
 # before a small board finds what overflows.
 PURE := state strategy reconcile reconcile/sim compose target
 # Packages with tests that need an engine, a browser or another service.
-ENGINE = $(shell grep -rlE --include='*_test.go' '^//go:build .*\bengine\b' . | xargs -r -n1 dirname | sort -u)
+ENGINE = $(filter-out ./test/crash,$(shell grep -rlE --include='*_test.go' '^//go:build .*\bengine\b' . | xargs -r -n1 dirname | sort -u))
 # Those services need root. An ordinary user's tests are run through sudo.
 ENGINE_EXEC = $(shell [ "$$(id -u)" -eq 0 ] || ! sudo -n true 2>/dev/null || echo "-exec 'sudo -E'")
 ENGINE_TIMEOUT ?= 15m
@@ -78,7 +78,7 @@ image: dist ## the device's image for this machine's engine
 
 ##@ Check
 
-test: setup format vet lint vuln unit test32 size $(if $(LONG),race fuzz) engine-test ## everything; LONG=1 adds race and fuzz
+test: setup format vet lint vuln unit test32 size crash $(if $(LONG),race fuzz) engine-test ## everything; LONG=1 adds race and fuzz
 
 quick: ## the tests that need nothing, in seconds
 	@$(GO) test ./...
@@ -91,6 +91,10 @@ engine-test: setup ## the tests that need an engine or a browser
 unit: ## quick, with the time that each package took
 	$(call say,tests)
 	@$(GO) test ./...
+
+crash: ## a crash at every step and engine call of every scenario, and every call failing
+	$(call say,crashes and faults)
+	@$(GO) test -tags engine -count=1 -v -run '^TestEverything$$' ./test/crash | grep -E 'scenarios: |^ *--- FAIL|_test.go:|^(FAIL|ok|panic)'
 
 test32: ## the pure packages as a 32-bit program
 	$(call say,tests of the pure packages on 32 bits)
@@ -145,5 +149,5 @@ clean: ## remove what make made
 
 FORCE:
 
-.PHONY: FORCE help demo build examples dist image test quick engine-test unit test32 race fuzz size bench \
+.PHONY: FORCE help demo build examples dist image test crash quick engine-test unit test32 race fuzz size bench \
 	lint vet format vuln setup update-goldens clean
