@@ -17,7 +17,7 @@ import (
 // Two apps on one device know nothing of each other: services of the same name,
 // an update of one, a refused release of the other.
 func TestTwoApps(t *testing.T) {
-	s := begin(t)
+	s := beside(t)
 	for _, tag := range []string{"hello:1", "hello:2"} {
 		s.engine.Busybox(t, tag, tag)
 	}

@@ -46,7 +46,7 @@ const kills = 10
 // starts again and gets there, with one container for each service and nothing
 // left of the old release.
 func TestKilledAtAnyMoment(t *testing.T) {
-	s := begin(t)
+	s := beside(t)
 	fleet := s.fleet()
 	first := s.push(fleet, trio(), trioMarks("first"))
 	s.device(fleet)
@@ -120,7 +120,7 @@ func TestSigtermLeavesContainers(t *testing.T) {
 
 // SIGTERM in the middle of an update is no different from a crash.
 func TestSigtermDuringUpdate(t *testing.T) {
-	s := begin(t)
+	s := beside(t)
 	fleet := s.fleet()
 	s.device(fleet)
 	s.settles(s.push(fleet, trio(), trioMarks("first")))
@@ -177,7 +177,8 @@ func TestDamagedDatabase(t *testing.T) {
 		}},
 	} {
 		t.Run(damage.name, func(t *testing.T) {
-			s, fleet, r := installed(t)
+			s := beside(t)
+			fleet, r := s.installed()
 			before := s.services()
 			s.shutDown()
 			s.must(damage.do(filepath.Join(s.unit.DataDir, "deckhand.db")))

@@ -18,12 +18,19 @@ import (
 func installed(t *testing.T) (*scene, client.Fleet, release) {
 	t.Helper()
 	s := begin(t)
+	fleet, r := s.installed()
+	return s, fleet, r
+}
+
+// installed brings the shop up.
+func (s *scene) installed() (client.Fleet, release) {
+	s.Helper()
 	fleet := s.fleet()
 	r := s.push(fleet, shop, marks("1", "1", "1"))
 	s.device(fleet)
 	s.settles(r)
 	s.runs("web", "db", "worker")
-	return s, fleet, r
+	return fleet, r
 }
 
 // back waits until a service runs in another container than before.

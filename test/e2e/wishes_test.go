@@ -89,13 +89,23 @@ func TestStopLasts(t *testing.T) {
 	if now := s.service("main"); now.ID != main.ID {
 		t.Errorf("a new container %s was made", now.Name)
 	}
+}
 
-	// A new release ends a stop.
+// A new release ends a stop.
+func TestReleaseEndsAStop(t *testing.T) {
+	s := beside(t)
+	s.engine.Busybox(t, "hello:1")
+	p := s.paperCloud()
+	a := app("1", "a", map[string]any{"main": version(runsImage("hello:1"), "1"), "side": runsImage("hello:1")})
+	p.offer(a)
+	p.device()
+	s.settlesAt(a.commit)
 	s.told([]string{"stop", "app1/main"}, "app1/main")
 	s.rests("main")
 	b := app("1", "b", map[string]any{"main": version(runsImage("hello:1"), "2"), "side": runsImage("hello:1")})
 	p.offer(b)
 	s.settlesAt(b.commit)
+	s.works("main")
 	s.runs("main", "side")
 }
 
