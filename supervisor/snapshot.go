@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -42,11 +43,19 @@ func ReadSnapshot(path string) (Snapshot, error) {
 	if err != nil {
 		return s, fmt.Errorf("read snapshot: %w", err)
 	}
-	if err := json.Unmarshal(b, &s); err != nil {
+	if s, err = decodeSnapshot(b); err != nil {
 		return s, fmt.Errorf("read snapshot %s: %w", path, state.Classify(state.ClassInvalid, err))
 	}
+	return s, nil
+}
+
+func decodeSnapshot(b []byte) (Snapshot, error) {
+	var s Snapshot
+	if err := json.Unmarshal(b, &s); err != nil {
+		return s, err
+	}
 	if s.Taken.IsZero() {
-		return s, fmt.Errorf("read snapshot %s: %w", path, state.Classify(state.ClassInvalid, fmt.Errorf("taken: missing; this is no snapshot")))
+		return s, errors.New("taken: missing; this is no snapshot")
 	}
 	return s, nil
 }

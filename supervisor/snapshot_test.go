@@ -149,3 +149,26 @@ func TestSnapshotHidesFiles(t *testing.T) {
 		}
 	}
 }
+
+// Whatever a file holds, reading it and planning from it ends in an answer or an
+// error.
+func FuzzSnapshot(f *testing.F) {
+	now, want := app("hunter2")
+	now.Intents = []state.Intent{{ID: "i1", Kind: state.Restart, App: "a", Left: []string{"c1"}}}
+	b, err := json.Marshal(takeSnapshot(now, want, nil, time.Unix(1, 0)))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Add([]byte(`{"taken":"2030-01-01T00:00:00Z","world":{"apps":{"a":{"containers":[{"service":"x","phase":"running"}],"networks":[{"name":"n"},{"name":"n"}]}}},"target":{"apps":{"a":{"services":{"x":{"name":"x","running":true,"dependsOn":[{"service":"x"}]},"y":{"spec":{"network_mode":"service:y"}}}}}}}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, err := decodeSnapshot(b)
+		if err != nil {
+			return
+		}
+		p, err := s.Plan()
+		if err == nil {
+			_, _ = p.String(), p.DOT()
+		}
+	})
+}
