@@ -28,6 +28,8 @@ PURE := state strategy reconcile reconcile/sim compose target
 ENGINE = $(filter-out ./test/crash,$(shell grep -rlE --include='*_test.go' '^//go:build .*\bengine\b' . | xargs -r -n1 dirname | sort -u))
 # Those services need root. An ordinary user's tests are run through sudo.
 ENGINE_EXEC = $(shell [ "$$(id -u)" -eq 0 ] || ! sudo -n true 2>/dev/null || echo "-exec 'sudo -E'")
+# deckhand itself runs as root, and so does a private engine.
+AS_ROOT = $(shell [ "$$(id -u)" -eq 0 ] || { command -v sudo >/dev/null && echo sudo -E; })
 ENGINE_TIMEOUT ?= 15m
 ENGINE_PARALLEL ?= 2
 FUZZTIME ?= 60s
@@ -44,9 +46,9 @@ help: ## list the targets
 
 demo: build examples ## the whole story on a real engine, then everything is put back
 	@scripts/setup-engine.sh --unless-running
-	@mkdir -p .run
+	@examples/hello/build.sh 2 .run/hello-2
 	@$(GO) build -o .run/make-demo ./test/demo
-	@.run/make-demo # "go run" would make an error of Ctrl-C
+	@$(AS_ROOT) .run/make-demo # "go run" would make an error of Ctrl-C
 
 build: ## the programs, into bin/
 	@mkdir -p bin

@@ -111,7 +111,7 @@ func (s *stage) deckctl(ctx context.Context, stdin string, args ...string) error
 
 func (s *stage) owner(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "bin/deckctl", args...)
-	cmd.Env = append(os.Environ(), "XDG_CONFIG_HOME="+s.path("owner"), "NO_COLOR=1")
+	cmd.Env = append(os.Environ(), "XDG_CONFIG_HOME="+s.path("owner"), "XDG_STATE_HOME="+s.path("owner"), "NO_COLOR=1")
 	return cmd
 }
 
@@ -125,7 +125,7 @@ func firstPush(ctx context.Context, s *stage) error {
 
 func startDevice(ctx context.Context, s *stage) error {
 	title("A device joins the fleet")
-	if err := s.deckctl(ctx, "", "device", "config", "--fleet", "hello", "-o", s.short("config.json")); err != nil {
+	if err := s.deckctl(ctx, "", "device", "config", "--fleet", "hello", "-o", ".run/demo/config.json"); err != nil {
 		return err
 	}
 	say("$ deckhand run      # registers itself with that config.json")

@@ -74,7 +74,7 @@ func linger(ctx context.Context, s *stage) error {
 	say("the cloud's page    %s   (user %s, password %s)", s.api, s.user, s.password)
 	say("the example         %s/", front)
 	say("")
-	say("to try next, in another terminal in this folder:")
+	say("to try next, as root in another terminal in this folder:")
 	here := filepath.Dir(filepath.Dir(s.dir))
 	for _, v := range []string{"XDG_CONFIG_HOME=" + s.path("owner"), "DECKHAND_DATA_DIR=" + s.path("device"), "DOCKER_HOST=" + s.engineHost} {
 		say("  export %s", strings.ReplaceAll(v, here+"/", "$PWD/"))

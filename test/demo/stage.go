@@ -50,6 +50,9 @@ type inventory struct {
 }
 
 func openStage(ctx context.Context) (*stage, error) {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("deckhand runs as root; run make demo as root, or as somebody who may use sudo")
+	}
 	dir, err := filepath.Abs(filepath.Join(".run", "demo"))
 	if err != nil {
 		return nil, err
@@ -96,9 +99,6 @@ func (s *stage) prepare(ctx context.Context) error {
 }
 
 func (s *stage) path(name string) string { return filepath.Join(s.dir, name) }
-
-// short is the same place as people type it in the project's folder.
-func (s *stage) short(name string) string { return filepath.Join(".run", "demo", name) }
 
 // findEngine takes the first engine that answers, else starts a private one.
 func (s *stage) findEngine(ctx context.Context) error {
