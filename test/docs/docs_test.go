@@ -60,7 +60,8 @@ type manual struct {
 
 func manuals() []manual {
 	return []manual{
-		{"docs/device.md", "deckhand", []string{"run", "status", "plan", "apply", "snapshot", "health"}},
+		{"docs/device.md", "deckhand", []string{"run", "status", "plan", "explain", "restart", "stop", "start", "purge",
+			"override", "retry", "apply", "snapshot", "health"}},
 		{"docs/cloud.md", "deckhand-cloud", []string{"serve", "reset-password"}},
 		{"docs/deckctl.md", "deckctl", []string{"login", "logout", "whoami", "fleet create", "fleet list",
 			"device register", "device list", "device show", "device config", "push", "release list", "logs"}},
