@@ -99,10 +99,11 @@ func (p *planner) handOver(a *appPlan, s *servicePlan) {
 	if done, known := a.now.Handovers[s.name]; known && s.stays != "" && s.is(done) {
 		return
 	}
-	// One that served before takes over from nobody who is younger.
+	// One that served before takes over from nobody who is younger. Two of one
+	// second may be either way round: then it is handed over, which costs no one.
 	stayer, stays := s.stayer()
 	if !slices.ContainsFunc(s.have, func(c state.Container) bool {
-		return c.Up() && c.ID != s.stays && !(stays && stayer.Created <= c.Created)
+		return c.Up() && c.ID != s.stays && !(stays && stayer.Created < c.Created)
 	}) {
 		return
 	}
