@@ -38,7 +38,11 @@ func TestSupervisorImage(t *testing.T) {
 	s.deviceWith(values) // its folders and its config.json; no process
 	s.buildImage("deckhand:test")
 	id := s.contain("deckhand:test")
-	defer s.showLog(id)
+	defer func() {
+		if t.Failed() {
+			s.showLog(id)
+		}
+	}()
 
 	s.within("the supervisor answers", func(ctx context.Context) error { return s.unit.Answer(ctx) })
 	s.within("it is healthy", func(ctx context.Context) error { return s.unit.Ask().Healthy(ctx) })
@@ -94,11 +98,9 @@ func (s *scene) contain(image string) string {
 	return ""
 }
 
-// showLog shows what a container wrote, when the test has failed.
+// showLog shows what a container wrote.
 func (s *scene) showLog(id string) {
-	if !s.Failed() {
-		return
-	}
+	s.Helper()
 	ctx, cancel := s.ctx()
 	defer cancel()
 	if out, err := s.engine.Client.ContainerLogs(ctx, id, container.LogsOptions{ShowStdout: true, ShowStderr: true, Tail: "40"}); err == nil {

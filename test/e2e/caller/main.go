@@ -22,7 +22,7 @@ import (
 	"time"
 )
 
-const patience = 10 * time.Second // with one address
+const patience = 5 * time.Second // with one address
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
