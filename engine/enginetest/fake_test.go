@@ -82,25 +82,11 @@ func TestRestart(t *testing.T) {
 		if err := e.Do(t.Context(), reconcile.Fetch{Image: image}, nil); err != nil {
 			t.Fatal(err)
 		}
-		app := reconcile.App{UUID: "a1", ID: 1, Name: "shop"}
 		want := map[string]string{}
 		for _, policy := range []string{"no", "on-failure", "unless-stopped", "always"} {
 			for _, stopped := range []bool{false, true} {
 				name := fmt.Sprintf("%s-%t", policy, stopped)
-				v := state.Service{Name: name, Image: image, Spec: state.Spec{Restart: state.RestartPolicy{Name: policy}}}
-				v.Hash = v.Spec.Hash()
-				f.Name(name)
-				steps := []reconcile.Step{
-					reconcile.Create{App: app, Service: v, Commit: "c"}, reconcile.Start{App: app, Service: name, Container: name},
-				}
-				if stopped {
-					steps = append(steps, reconcile.Stop{App: app, Service: name, Container: name})
-				}
-				for _, s := range steps {
-					if err := e.Do(t.Context(), s, nil); err != nil {
-						t.Fatal(err)
-					}
-				}
+				run(t, e, f, name, policy, stopped)
 				want[name] = "exited"
 				if policy == "always" || policy != "no" && !stopped {
 					want[name] = "running" // "always" forgets that somebody stopped it
@@ -121,4 +107,24 @@ func TestRestart(t *testing.T) {
 			t.Error(d)
 		}
 	})
+}
+
+// run starts a container of the name with a restart policy, and may stop it again.
+func run(t *testing.T, e *engine.Engine, f *enginetest.Fake, name, policy string, stopped bool) {
+	t.Helper()
+	app := reconcile.App{UUID: "a1", ID: 1, Name: "shop"}
+	v := state.Service{Name: name, Image: image, Spec: state.Spec{Restart: state.RestartPolicy{Name: policy}}}
+	v.Hash = v.Spec.Hash()
+	f.Name(name)
+	steps := []reconcile.Step{
+		reconcile.Create{App: app, Service: v, Commit: "c"}, reconcile.Start{App: app, Service: name, Container: name},
+	}
+	if stopped {
+		steps = append(steps, reconcile.Stop{App: app, Service: name, Container: name})
+	}
+	for _, s := range steps {
+		if err := e.Do(t.Context(), s, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

@@ -164,10 +164,11 @@ func TestTakenOverFromBalena(t *testing.T) {
 		c.Cmd, h.RestartPolicy = []string{"true"}, container.RestartPolicy{Name: "no"}
 	})
 	s.within("the one-shot service has ended", func(ctx context.Context) error {
-		if c, err := s.engine.Client.ContainerInspect(ctx, once); err != nil || c.State.Status != container.StateExited {
-			return fmt.Errorf("it has not: %v", err)
+		c, err := s.engine.Client.ContainerInspect(ctx, once)
+		if err == nil && c.State.Status != container.StateExited {
+			err = fmt.Errorf("it is %s", c.State.Status)
 		}
-		return nil
+		return err
 	})
 	s.exec(s.service("web").ID, "sh", "-c", "echo precious >/data/file")
 	for _, name := range []string{"updates.lock", "resin-updates.lock"} { // as an interrupted update leaves them

@@ -191,44 +191,13 @@ func TestSecrets(t *testing.T) {
 	p.device()
 	s.settlesAt(a.commit)
 	side := s.service("side")
-	check := func(password string) {
-		t.Helper()
-		main := s.service("main")
-		if got := s.exec(main.ID, "cat", "/run/secrets/password"); got != password {
-			t.Errorf("the secret in the container is %q", got)
-		}
-		if got := strings.TrimSpace(s.exec(main.ID, "stat", "-c", "%a %u", "/run/secrets/password")); got != "400 1000" {
-			t.Errorf("mode and owner are %q", got)
-		}
-		if got := strings.TrimSpace(s.exec(main.ID, "cat", "/etc/settings")); got != "level=info" {
-			t.Errorf("the config in the container is %q", got)
-		}
-		if out := s.exec(main.ID, "sh", "-c", "echo x 2>&1 >/run/secrets/password || true"); !strings.Contains(out, "Read-only") && !strings.Contains(out, "Permission") {
-			t.Errorf("the secret can be written: %q", out)
-		}
-		inspected, err := json.Marshal(main)
-		s.must(err)
-		shot, err := s.deckhand("snapshot", "--data-dir", s.unit.DataDir)
-		s.must(err)
-		explained, err := s.deckhand("explain", "main", "--data-dir", s.unit.DataDir)
-		s.must(err)
-		for where, text := range map[string]string{
-			"docker inspect": string(inspected), "the log": s.unit.Log.String(), "the snapshot": shot, "the explanation": explained,
-		} {
-			for _, secret := range []string{"correct-horse", "battery-staple"} {
-				if strings.Contains(text, secret) {
-					t.Errorf("%s shows a secret", where)
-				}
-			}
-		}
-	}
-	check("correct-horse")
+	s.holdsSecret("correct-horse")
 
 	tape := s.record()
 	b := release("b", "battery-staple")
 	p.offer(b)
 	s.settlesAt(b.commit)
-	check("battery-staple")
+	s.holdsSecret("battery-staple")
 	tape.order("create main 2", "kill main 1", "start main 2")
 	s.same(side, s.service("side"))
 	s.within("the old secret is deleted", func(context.Context) error {
@@ -252,4 +221,37 @@ func TestSecrets(t *testing.T) {
 		}
 		return err
 	})
+}
+
+// holdsSecret checks the files of main, and that their content is nowhere else.
+func (s *scene) holdsSecret(password string) {
+	s.Helper()
+	main := s.service("main")
+	if got := s.exec(main.ID, "cat", "/run/secrets/password"); got != password {
+		s.Errorf("the secret in the container is %q", got)
+	}
+	if got := strings.TrimSpace(s.exec(main.ID, "stat", "-c", "%a %u", "/run/secrets/password")); got != "400 1000" {
+		s.Errorf("mode and owner are %q", got)
+	}
+	if got := strings.TrimSpace(s.exec(main.ID, "cat", "/etc/settings")); got != "level=info" {
+		s.Errorf("the config in the container is %q", got)
+	}
+	if out := s.exec(main.ID, "sh", "-c", "echo x 2>&1 >/run/secrets/password || true"); !strings.Contains(out, "Read-only") && !strings.Contains(out, "Permission") {
+		s.Errorf("the secret can be written: %q", out)
+	}
+	inspected, err := json.Marshal(main)
+	s.must(err)
+	shot, err := s.deckhand("snapshot", "--data-dir", s.unit.DataDir)
+	s.must(err)
+	explained, err := s.deckhand("explain", "main", "--data-dir", s.unit.DataDir)
+	s.must(err)
+	for where, text := range map[string]string{
+		"docker inspect": string(inspected), "the log": s.unit.Log.String(), "the snapshot": shot, "the explanation": explained,
+	} {
+		for _, secret := range []string{"correct-horse", "battery-staple"} {
+			if strings.Contains(text, secret) {
+				s.Errorf("%s shows a secret", where)
+			}
+		}
+	}
 }

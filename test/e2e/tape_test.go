@@ -60,7 +60,10 @@ func (s *scene) record() *tape {
 			select {
 			case m := <-messages:
 				p.note(m)
-			case <-broken:
+			case err := <-broken:
+				if ctx.Err() == nil {
+					s.Logf("the tape ends here: %v", err)
+				}
 				return
 			}
 		}
@@ -183,14 +186,6 @@ func (p *tape) never(titles ...string) {
 	}
 }
 
-// has reports whether something happened so far.
-func (p *tape) has(title string) bool {
-	p.Helper()
-	p.sync()
-	_, ok := p.find(title, 0)
-	return ok
-}
-
 // since lists the titles of containers' moments behind a mark, without those of
 // health checks and commands that somebody runs in them.
 func (p *tape) since(mark int) []string {
@@ -276,18 +271,6 @@ func (p *tape) up(label string) {
 	if !c.State.Running {
 		p.Fatalf("%s is %s", label, c.State.Status)
 	}
-}
-
-// alone waits until a service has exactly one container and gives it.
-func (s *scene) alone(service string) container.InspectResponse {
-	s.Helper()
-	s.within(service+" has one container", func(context.Context) error {
-		if n := len(s.all(service)); n != 1 {
-			return fmt.Errorf("it has %d", n)
-		}
-		return nil
-	})
-	return s.service(service)
 }
 
 // The tape itself: it numbers, orders and forgets nothing.

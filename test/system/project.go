@@ -37,26 +37,11 @@ func (p Project) Write() error {
 	for _, name := range slices.Sorted(maps.Keys(p.Services)) {
 		// The label comes first so that no two services share steps of a build:
 		// the engine's cache would mix up which one made which.
-		dockerfile := "FROM scratch\nLABEL test.service=" + name + "\nADD rootfs.tar /\nENV PATH=/bin\n"
-		if n := p.Ballast[name]; n > 0 {
-			dockerfile += "COPY ballast /ballast\n"
-			if err := p.write(name+"/ballast", noise(n, p.Services[name])); err != nil {
-				return err
-			}
+		extra, err := p.extras(name)
+		if err != nil {
+			return err
 		}
-		if path := p.Program[name]; path != "" {
-			content, err := os.ReadFile(path)
-			if err != nil {
-				return fmt.Errorf("write project: %w", err)
-			}
-			dockerfile += "COPY program /program\n"
-			if err := p.write(name+"/program", content); err != nil {
-				return err
-			}
-			if err := os.Chmod(filepath.Join(p.Dir, name, "program"), 0o755); err != nil {
-				return fmt.Errorf("write project: %w", err)
-			}
-		}
+		dockerfile := "FROM scratch\nLABEL test.service=" + name + "\nADD rootfs.tar /\nENV PATH=/bin\n" + extra
 		dockerfile += fmt.Sprintf("COPY mark /mark\nCMD [\"/bin/sh\",\"-c\",%q]\n", dockerd.Idle)
 		files := map[string][]byte{"rootfs.tar": rootfs, "mark": []byte(p.Services[name] + "\n"), "Dockerfile": []byte(dockerfile)}
 		for _, f := range slices.Sorted(maps.Keys(files)) {
@@ -66,6 +51,31 @@ func (p Project) Write() error {
 		}
 	}
 	return nil
+}
+
+// extras writes what only some images have, and gives the lines that copy it.
+func (p Project) extras(name string) (lines string, err error) {
+	if n := p.Ballast[name]; n > 0 {
+		lines += "COPY ballast /ballast\n"
+		if err := p.write(name+"/ballast", noise(n, p.Services[name])); err != nil {
+			return "", err
+		}
+	}
+	path := p.Program[name]
+	if path == "" {
+		return lines, nil
+	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("write project: %w", err)
+	}
+	if err := p.write(name+"/program", content); err != nil {
+		return "", err
+	}
+	if err := os.Chmod(filepath.Join(p.Dir, name, "program"), 0o755); err != nil {
+		return "", fmt.Errorf("write project: %w", err)
+	}
+	return lines + "COPY program /program\n", nil
 }
 
 // write writes a file with a fixed time, so that the builder's cache knows it again.
