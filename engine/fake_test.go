@@ -374,3 +374,21 @@ func TestCancelledStepSaysSo(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// An engine under load forgets to take a container off its networks, and then
+// refuses to remove them for ever.
+func TestANetworkOfContainersThatAreGoneIsRemoved(t *testing.T) {
+	f := &fake{api: "1.41", answers: map[string][]string{
+		"DELETE /networks/n1":          {`403 {"message":"network x has active endpoints"}`, `204 `},
+		"GET /networks/n1":             {`200 {"Id":"n1","Name":"x","Containers":{"ep-1":{"Name":"gone"},"c2":{"Name":"here"}}}`},
+		"GET /containers/gone/json":    {`404 {"message":"no such container"}`},
+		"GET /containers/c2/json":      {`200 {"Id":"c2","Name":"/here","State":{},"Config":{}}`},
+		"POST /networks/n1/disconnect": {`200 `},
+	}}
+	if err := against(t, f).Do(t.Context(), reconcile.RemoveNetwork{Name: "x", ID: "n1"}, nil); err != nil {
+		t.Error(err)
+	}
+	if n := len(slices.DeleteFunc(slices.Clone(f.seen), func(s string) bool { return !strings.Contains(s, "/disconnect") })); n != 1 {
+		t.Errorf("%d containers were taken off: %q", n, f.seen)
+	}
+}

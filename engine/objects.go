@@ -131,10 +131,44 @@ func networkOptions(s reconcile.CreateNetwork, project string) network.CreateOpt
 }
 
 func (d doing) removeNetwork(ctx context.Context, s reconcile.RemoveNetwork) error {
-	if err := d.NetworkRemove(ctx, s.ID); err != nil && !errdefs.IsNotFound(err) {
+	err := d.NetworkRemove(ctx, s.ID)
+	if err == nil || errdefs.IsNotFound(err) {
+		return nil
+	}
+	if d.disconnectGone(ctx, s.ID) {
+		err = d.NetworkRemove(ctx, s.ID)
+	}
+	if err != nil && !errdefs.IsNotFound(err) {
 		return d.fail("remove network "+s.Name, err)
 	}
 	return nil
+}
+
+// disconnectGone takes containers off a network that do not exist any more: an
+// engine under load may forget to, and then refuses to remove the network for
+// ever. It reports whether there was one.
+func (d doing) disconnectGone(ctx context.Context, id string) bool {
+	n, err := d.NetworkInspect(ctx, id, network.InspectOptions{})
+	if err != nil {
+		return false
+	}
+	found := false
+	for _, key := range slices.Sorted(maps.Keys(n.Containers)) {
+		// The key is the container's ID, or that of an endpoint without one.
+		name := n.Containers[key].Name
+		who := key
+		if strings.HasPrefix(key, "ep-") {
+			who = name
+		}
+		if _, err := d.inspect(ctx, who); !errdefs.IsNotFound(err) {
+			continue
+		}
+		if err := d.NetworkDisconnect(ctx, id, name, true); err == nil {
+			d.e.cfg.Log.Warn().Str("network", n.Name).Str("container", name).Msg("the engine had kept a container on a network that is gone; taken off")
+			found = true
+		}
+	}
+	return found
 }
 
 // createVolume makes a volume unless it exists. The engine takes creation of an
