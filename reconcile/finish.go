@@ -1,5 +1,7 @@
 package reconcile
 
+import "slices"
+
 // finish puts the commit behind everything else of the app, and the removal of
 // its images behind the commit: what the last release needs stays on the device
 // until the new one is reached.
@@ -9,13 +11,25 @@ func (p *planner) finish(a *appPlan) {
 		return
 	}
 	for _, k := range a.all {
-		p.graph.edge(k, commit)
+		if !p.leftover(k) {
+			p.graph.edge(k, commit)
+		}
 	}
 	for _, ref := range a.now.Images {
 		if id, here := p.imageID(ref); here {
 			p.graph.edge(commit, RemoveImage{ID: id}.Key())
 		}
 	}
+}
+
+// leftover reports whether a step is the removal of a container that the engine
+// fails to remove: every service may be as asked all the same.
+func (p *planner) leftover(k Key) bool {
+	if _, failed := p.failures[k]; !failed {
+		return false
+	}
+	s, removal := p.graph.vertices[p.graph.index[k]].step.(Remove)
+	return removal && !slices.Contains(p.graph.afterOf(k), Stop(s).Key())
 }
 
 // mostWishes bounds the edges of what is only nice to have: a plan is not to grow

@@ -92,6 +92,15 @@ func (g *graph) edge(first, then Key) bool {
 	return true
 }
 
+// afterOf lists what a vertex waits for.
+func (g *graph) afterOf(k Key) []Key {
+	var out []Key
+	for _, i := range g.vertices[g.index[k]].after {
+		out = append(out, g.vertices[i].key)
+	}
+	return out
+}
+
 // has reports whether an edge is known. Of its two ends one has few neighbours
 // as a rule: only gates and ends of releases have many.
 func (g *graph) has(a, b int) bool {
