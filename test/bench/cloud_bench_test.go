@@ -20,6 +20,58 @@ const (
 	appUUID    = "00000000000000000000000000000abc"
 )
 
+// release is what the cloud wants of the device; without services the app is to
+// have none.
+type release struct {
+	commit   string
+	services map[string]service
+}
+
+// service is one service of a release.
+type service struct {
+	image       string
+	level       string // the value of a variable
+	labels      map[string]string
+	composition map[string]any
+}
+
+// alike is a release of n services, s0 and on, with one image.
+func alike(n int, commit, image string) release {
+	r := release{commit: commit, services: map[string]service{}}
+	for i := range n {
+		r.services[name(i)] = service{image: image, level: "info"}
+	}
+	return r
+}
+
+func name(i int) string { return fmt.Sprintf("s%d", i) }
+
+// document is the release as a device gets it.
+func (r release) document() ([]byte, error) {
+	services := map[string]any{}
+	for i, key := range sortedKeys(r.services) {
+		s := r.services[key]
+		labels, composition := s.labels, s.composition
+		if labels == nil {
+			labels = map[string]string{}
+		}
+		if composition == nil {
+			composition = map[string]any{}
+		}
+		services[key] = map[string]any{
+			"id": i + 1, "image_id": i + 1, "image": s.image, "labels": labels,
+			"environment": map[string]string{"LEVEL": s.level}, "composition": composition,
+		}
+	}
+	app := map[string]any{"id": 1, "name": "bench", "class": "fleet"}
+	if r.commit != "" {
+		app["releases"] = map[string]any{r.commit: map[string]any{"id": 1, "services": services}}
+	}
+	return json.Marshal(map[string]any{deviceUUID: map[string]any{
+		"name": "bench", "config": map[string]string{}, "apps": map[string]any{appUUID: app},
+	}})
+}
+
 // cloud serves one target state and lets the device wait for the next, so that
 // the time of a poll is not part of any figure.
 type cloud struct {
@@ -29,7 +81,6 @@ type cloud struct {
 	body    []byte
 	etag    string
 	changed chan struct{}
-	reports int
 	held    int // requests that wait for a change
 }
 
@@ -40,12 +91,10 @@ func newCloud(t *testing.T) *cloud {
 	mux.HandleFunc("GET /device/v3/{uuid}/state", c.state)
 	mux.HandleFunc("PATCH /device/v3/state", func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
-		c.mu.Lock()
-		c.reports++
-		c.mu.Unlock()
 	})
 	c.server = httptest.NewServer(mux)
 	t.Cleanup(c.server.Close)
+	c.offer(t, release{})
 	return c
 }
 
@@ -93,23 +142,10 @@ func (c *cloud) listening(t *testing.T) {
 	t.Fatal("the device does not listen")
 }
 
-// offer puts a target of n services in force and returns when it did.
-func (c *cloud) offer(t *testing.T, n int, commit, image, level string) time.Time {
+// offer puts a release in force and returns when it did.
+func (c *cloud) offer(t *testing.T, r release) time.Time {
 	t.Helper()
-	services := map[string]any{}
-	for i := range n {
-		services[fmt.Sprintf("s%d", i)] = map[string]any{
-			"id": i + 1, "image_id": i + 1, "image": image, "labels": map[string]string{},
-			"environment": map[string]string{"LEVEL": level}, "composition": map[string]any{},
-		}
-	}
-	app := map[string]any{"id": 1, "name": "bench", "class": "fleet"}
-	if commit != "" {
-		app["releases"] = map[string]any{commit: map[string]any{"id": 1, "services": services}}
-	}
-	body, err := json.Marshal(map[string]any{deviceUUID: map[string]any{
-		"name": "bench", "config": map[string]string{}, "apps": map[string]any{appUUID: app},
-	}})
+	body, err := r.document()
 	if err != nil {
 		t.Fatal(err)
 	}
