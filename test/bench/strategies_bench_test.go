@@ -131,8 +131,7 @@ const handOver = "hand-over"
 
 // strategies: how long each service is down in an update of all images, which
 // are downloaded, by each strategy. By hand-over a client asks s0 through its
-// name on the app's network all the time; what it waits longest for is a name that
-// the engine gives before the address behind it answers.
+// name on the app's network all the time.
 func strategies(t *testing.T, b *bench) {
 	s := b.openShop(t)
 	d := b.start(t, b.engine.Host)
