@@ -138,10 +138,13 @@ func (d doing) removeNetwork(ctx context.Context, s reconcile.RemoveNetwork) err
 	if d.disconnectGone(ctx, s.ID) {
 		err = d.NetworkRemove(ctx, s.ID)
 	}
-	if err != nil && !errdefs.IsNotFound(err) {
-		return d.fail("remove network "+s.Name, err)
+	if err == nil || errdefs.IsNotFound(err) {
+		return nil
 	}
-	return nil
+	if n, inspect := d.NetworkInspect(ctx, s.ID, network.InspectOptions{}); inspect == nil && len(n.Containers) == 0 && errdefs.IsPermissionDenied(err) {
+		err = fmt.Errorf("%w; it shows no container on it, so it has lost count: restart the engine", err)
+	}
+	return d.fail("remove network "+s.Name, err)
 }
 
 // disconnectGone takes containers off a network that do not exist any more: an

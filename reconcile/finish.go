@@ -11,7 +11,7 @@ func (p *planner) finish(a *appPlan) {
 		return
 	}
 	for _, k := range a.all {
-		if !p.leftover(k) {
+		if !p.leftover(a, k) {
 			p.graph.edge(k, commit)
 		}
 	}
@@ -22,14 +22,19 @@ func (p *planner) finish(a *appPlan) {
 	}
 }
 
-// leftover reports whether a step is the removal of a container that the engine
-// fails to remove: every service may be as asked all the same.
-func (p *planner) leftover(k Key) bool {
+// leftover reports whether a step clears up something that the engine fails to
+// remove: every service may be as asked all the same.
+func (p *planner) leftover(a *appPlan, k Key) bool {
 	if _, failed := p.failures[k]; !failed {
 		return false
 	}
-	s, removal := p.graph.vertices[p.graph.index[k]].step.(Remove)
-	return removal && !slices.Contains(p.graph.afterOf(k), Stop(s).Key())
+	step := p.graph.vertices[p.graph.index[k]].step
+	if c, ok := step.(Remove); ok {
+		return !slices.Contains(p.graph.afterOf(k), Stop(c).Key())
+	}
+	n, ok := step.(RemoveNetwork)
+	_, again := a.want.Networks[n.Name]
+	return ok && !again
 }
 
 // mostWishes bounds the edges of what is only nice to have: a plan is not to grow

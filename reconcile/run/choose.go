@@ -11,12 +11,13 @@ import (
 // Limits bound how many steps of a lane run side by side.
 type Limits struct {
 	Work     int // creates, starts, stops: they compete for the processor
+	Down     int // services on their way from stop to start: each waits for the others
 	Download int // pulls: they compete for the link and the disk
 }
 
 // DefaultLimits suits the two to four cores of the devices we run on: more side
 // by side finishes nothing earlier, and each service is down for longer.
-func DefaultLimits() Limits { return Limits{Work: 4, Download: 3} }
+func DefaultLimits() Limits { return Limits{Work: 4, Down: 3, Download: 3} }
 
 // slow is when a step no longer counts against its lane: it waits for a
 // container that takes its time, and the processor is free.
@@ -52,12 +53,16 @@ func choose(p reconcile.Plan, running map[reconcile.Key]flight, goal int, l Limi
 		if t.Disruptive && most > 1 {
 			most-- // a place is left for what ends a downtime
 		}
+		if _, stop := n.Step.(reconcile.Stop); stop && l.Down > 0 && u.down >= l.Down {
+			continue
+		}
 		alone := !t.Alone || len(running)+len(start) == 0
 		if already || held || !alone || u.load[t.Lane] >= most || (t.Last && u.apps[t.App] > 0) {
 			continue
 		}
 		u.load[t.Lane]++
 		u.apps[t.App]++
+		u.down += down(n.Step)
 		start = append(start, n)
 	}
 	return start, cancel
@@ -69,6 +74,16 @@ type use struct {
 	making map[owner]bool              // whose containers are being made
 	load   map[reconcile.Lane]int
 	apps   map[string]int // steps by app
+	down   int            // services on their way from stop to start
+}
+
+// down counts a step by which a service goes down or comes up.
+func down(s reconcile.Step) int {
+	_, stops := s.(reconcile.Stop)
+	if _, starts := s.(reconcile.Start); stops || starts {
+		return 1
+	}
+	return 0
 }
 
 // owner is whose container it is.
@@ -81,7 +96,7 @@ func survey(ready []reconcile.Node, running map[reconcile.Key]flight, goal int, 
 	for _, n := range ready {
 		fresh[n.Key] = n.Step
 	}
-	u = use{map[reconcile.Resource]bool{}, map[owner]bool{}, map[reconcile.Lane]int{}, map[string]int{}}
+	u = use{map[reconcile.Resource]bool{}, map[owner]bool{}, map[reconcile.Lane]int{}, map[string]int{}, 0}
 	for k, f := range running {
 		t := f.node.Step.Traits()
 		u.apps[t.App]++
@@ -90,6 +105,7 @@ func survey(ready []reconcile.Node, running map[reconcile.Key]flight, goal int, 
 		}
 		if now.Sub(f.since) < slow || t.Lane == reconcile.Download {
 			u.load[t.Lane]++
+			u.down += down(f.node.Step)
 		}
 		switch {
 		case same(f.node.Step, fresh[k]):
@@ -143,10 +159,10 @@ func urgency(s reconcile.Step) int {
 	switch s.(type) {
 	case reconcile.Start, reconcile.Await, reconcile.Handover:
 		return 0
-	case reconcile.Stop, reconcile.Rename, reconcile.Commit, reconcile.TakeLocks, reconcile.ReleaseLocks:
-		return 1
-	case reconcile.Fetch, reconcile.CreateNetwork, reconcile.CreateVolume, reconcile.RemoveNetwork, reconcile.RemoveVolume,
+	case reconcile.Rename, reconcile.Commit, reconcile.TakeLocks, reconcile.ReleaseLocks, reconcile.Fetch, reconcile.CreateNetwork, reconcile.CreateVolume, reconcile.RemoveNetwork, reconcile.RemoveVolume,
 		reconcile.CreateAPINetwork, reconcile.WriteFiles, reconcile.Create, reconcile.RequireReboot:
+		return 1 // what is made while the old one runs costs no downtime, and none is then made beside it
+	case reconcile.Stop:
 		return 2
 	case reconcile.Remove:
 		return 3
