@@ -35,21 +35,26 @@ func (d doing) start(ctx context.Context, s reconcile.Start) error {
 	if err == nil {
 		return nil
 	}
-	if hopeless(err.Error()) {
-		err = errors.Join(err, d.makeAnew(ctx, id))
+	if half := strings.Contains(err.Error(), "id already in use"); half || hopeless(err.Error()) {
+		err = errors.Join(err, d.makeAnew(ctx, id, half))
 	}
 	return fmt.Errorf("%s: %w", what, classifyStart(err))
 }
 
 // makeAnew removes a container that never ran, so that the next plan makes
 // another one. One that did run has files: the next look shows it as dead, and
-// the planner replaces it in its own order.
-func (d doing) makeAnew(ctx context.Context, id string) error {
+// the planner replaces it in its own order. After half a start, cut off by the
+// engine's end, the engine may show it as running, and its files are gone.
+func (d doing) makeAnew(ctx context.Context, id string, half bool) error {
 	c, err := d.inspect(ctx, id)
-	if err != nil || c.State.Status != "created" {
+	if err != nil {
 		return err
 	}
-	return d.discard(ctx, id)
+	ended, parse := time.Parse(time.RFC3339Nano, c.State.FinishedAt)
+	if firstRun := parse == nil && ended.Year() <= 1; c.State.Status == "created" || half && firstRun {
+		return d.discard(ctx, id)
+	}
+	return nil
 }
 
 // meant says which container a step means: one with an ID, or one made from a

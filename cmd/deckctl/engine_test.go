@@ -106,8 +106,8 @@ func TestPushFromTheCommandLine(t *testing.T) {
 	if i := strings.Index(out, "two: step 2/4 failed with exit status 3"); code != exitFailed || i < 0 || !strings.Contains(out[i:], "│ the reason") {
 		t.Errorf("a failing service: exit %d\n%s", code, out)
 	}
-	write(t, dir, map[string]string{"docker-compose.yml": "services: {one: {build: one, deploy: {replicas: 2}}}"})
-	if out, code := o.do("", "push", "gate", dir); code != exitUsage || !strings.Contains(out, "service.deploy is not allowed") {
+	write(t, dir, map[string]string{"docker-compose.yml": "services: {one: {build: one, isolation: hyperv}}"})
+	if out, code := o.do("", "push", "gate", dir); code != exitUsage || !strings.Contains(out, "isolation") {
 		t.Errorf("a refused project: exit %d\n%s", code, out)
 	}
 	if got := o.must("release", "list", "gate"); strings.Count(got, "success") != 2 || strings.Count(got, "failed") != 1 {
