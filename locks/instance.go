@@ -1,6 +1,6 @@
-// Package locks keeps supervisors and users out of each other's way: today the
-// lock that allows one supervisor for each data folder, later also the update
-// locks with which users' containers put off being stopped.
+// Package locks keeps supervisors and users out of each other's way: the lock
+// that allows one supervisor for each data folder, and the update locks with
+// which users' containers put off being stopped.
 package locks
 
 import (
