@@ -41,13 +41,6 @@ type scene struct {
 
 	end *state.World // how it ends on the simulated device; nil: not to be compared
 
-	mistake string // why it is known to end otherwise
-}
-
-// mistakes are known faults by which a scenario ends otherwise than on the
-// simulated device. Whoever mends one takes it off the list.
-func mistakes() map[string]string {
-	return map[string]string{}
 }
 
 // unwell tells devices whose containers get well by themselves in the
@@ -78,7 +71,6 @@ func load(ctx context.Context, file string) (*scene, error) {
 	if told, err := s.Play(ctx); err == nil && len(s.Later()) == 0 && !unwell(d.World) {
 		x.end = &told.End
 	}
-	x.mistake = mistakes()[strings.TrimSuffix(filepath.Base(file), ".txtar")]
 	x.want = x.sides[len(x.sides)-1]
 	x.processes()
 	return x, nil
