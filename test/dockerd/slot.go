@@ -69,7 +69,25 @@ func (s *slot) prepare() error {
 	if err := os.Mkdir(s.dir, 0o711); err != nil {
 		return err
 	}
+	if err := s.share(); err != nil {
+		return err
+	}
 	return s.firewall("-C", "-I")
+}
+
+// share makes the folder a shared mount, as everything is where systemd boots. On
+// a private one dockerd binds its data over itself and lets go of that when it
+// ends, while a start may still be under way: what this one mounts is then hidden
+// below the next dockerd's own bind, and its container can never be removed.
+func (s *slot) share() error {
+	err := syscall.Mount(s.dir, s.dir, "", syscall.MS_BIND, "")
+	if err == nil {
+		err = syscall.Mount("", s.dir, "", syscall.MS_SHARED, "")
+	}
+	if err != nil {
+		return fmt.Errorf("share the mount %s: %w", s.dir, err)
+	}
+	return nil
 }
 
 // release gives the slot back, empty.
@@ -166,13 +184,13 @@ func (s *slot) isEngine(cmdline string) bool {
 	return false
 }
 
-// mounts are the mount points below the slot's folder, innermost first.
+// mounts are the slot's folder and the mount points below it, innermost first.
 func (s *slot) mounts() []string {
 	b, _ := os.ReadFile("/proc/self/mountinfo")
 	var out []string
 	for line := range strings.Lines(string(b)) {
 		f := strings.Fields(line)
-		if len(f) > 4 && strings.HasPrefix(f[4], s.dir+"/") {
+		if len(f) > 4 && (f[4] == s.dir || strings.HasPrefix(f[4], s.dir+"/")) {
 			out = append(out, f[4])
 		}
 	}

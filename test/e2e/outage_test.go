@@ -98,29 +98,8 @@ func TestEngineRestartedDuringUpdate(t *testing.T) {
 		case <-t.Context().Done():
 		}
 		s.engine.Restart(t)
-		s.serves(next, "one", "two", "three")
+		s.converged(next, mark)
 	}
-}
-
-// serves waits until a release is reached and its services run. An engine that is
-// ended while it works may leave an old container that it can never remove
-// ("device or resource busy"); nobody's service waits for that.
-func (s *scene) serves(r release, services ...string) {
-	s.Helper()
-	s.status("release "+r.commit+" serves", func(v supervisor.View) error {
-		for _, a := range v.Apps {
-			up := 0
-			for _, x := range a.Services {
-				if slices.Contains(services, x.Name) && x.Status == "running" && x.Release == r.commit {
-					up++
-				}
-			}
-			if a.Release == r.commit && up == len(services) {
-				return nil
-			}
-		}
-		return fmt.Errorf("the device is %s", system.Describe(v))
-	})
 }
 
 // The engine is down when the device starts.
