@@ -59,9 +59,9 @@ func (d doing) create(ctx context.Context, s reconcile.Create) error {
 	if err := d.externalVolumes(ctx, s); err != nil {
 		return d.fail(what, err)
 	}
-	for range createAttempts {
+	for i := range createAttempts {
 		var done bool
-		if done, err = d.tryCreate(ctx, s, in, nets, im.ID); done || err != nil {
+		if done, err = d.tryCreate(ctx, s, in, nets, im.ID, i == 0); done || err != nil {
 			break
 		}
 	}
@@ -73,8 +73,11 @@ func (d doing) create(ctx context.Context, s reconcile.Create) error {
 
 // tryCreate is one attempt. When it was the name that failed, the name is freed
 // and the caller tries again: done is false and the error nil.
-func (d doing) tryCreate(ctx context.Context, s reconcile.Create, in surroundings, nets map[string]string, imageID string) (done bool, err error) {
+func (d doing) tryCreate(ctx context.Context, s reconcile.Create, in surroundings, nets map[string]string, imageID string, first bool) (done bool, err error) {
 	o := createOptions(s, in)
+	if first && d.e.memo.nameTaken(o.name) { // as after a change of a variable
+		return d.nameTaken(ctx, s, o, imageID, nil)
+	}
 	made, err := d.ContainerCreate(ctx, o.config, o.host, o.nets, nil, o.name)
 	if errdefs.IsConflict(err) {
 		return d.nameTaken(ctx, s, o, imageID, err)
@@ -82,6 +85,7 @@ func (d doing) tryCreate(ctx context.Context, s reconcile.Create, in surrounding
 	if err != nil {
 		return false, err
 	}
+	defer d.changed(made.ID)
 	for _, what := range o.missing {
 		d.e.cfg.Log.Warn().Str("service", s.Service.Name).Msg("left out: feature " + what)
 	}
@@ -122,7 +126,8 @@ func (d doing) discard(ctx context.Context, id string) error {
 }
 
 // nameTaken looks at who has the name: our own unfinished or finished attempt,
-// an older container of the service, or a stranger.
+// an older container of the service, or a stranger. conflict is what the engine
+// said to another one of that name; nil: it was not asked.
 func (d doing) nameTaken(ctx context.Context, s reconcile.Create, o options, imageID string, conflict error) (done bool, err error) {
 	holder, err := d.inspect(ctx, o.name)
 	if errdefs.IsNotFound(err) {
@@ -137,6 +142,7 @@ func (d doing) nameTaken(ctx context.Context, s reconcile.Create, o options, ima
 	mine := holder.Config.Labels[state.LabelSpec] == s.Service.Hash && holder.State.Status == "created" && holder.Image == imageID
 	if d.sameService(holder, s.App, s.Service.Name) && mine {
 		if attached(holder, s, o) {
+			d.changed(holder.ID)
 			return true, nil
 		}
 		return false, d.discard(ctx, holder.ID)
@@ -170,6 +176,7 @@ func (d doing) sameService(c container.InspectResponse, app reconcile.App, servi
 // freeName renames a container of the same service out of the way. It keeps
 // running; the planner removes it in its turn.
 func (d doing) freeName(ctx context.Context, holder container.InspectResponse, app reconcile.App, service string) error {
+	defer d.changed(holder.ID)
 	name := strings.TrimPrefix(holder.Name, "/")
 	if !d.sameService(holder, app, service) {
 		return state.Classify(state.ClassEngine, fmt.Errorf("the name %s is taken by container %.12s, which is not a %s of this app; rename or remove that container",

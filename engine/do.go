@@ -16,14 +16,20 @@ type Progress = func(done, total int64)
 
 // Do carries out one step. A step that is already done is no error, and one that
 // was interrupted at any point may be done again. progress may be nil.
-func (e *Engine) Do(ctx context.Context, step reconcile.Step, progress func(done, total int64)) error {
+func (e *Engine) Do(ctx context.Context, step reconcile.Step, progress func(done, total int64)) (err error) {
 	c, err := e.connected(ctx)
 	if err != nil {
 		return err
 	}
 	d := doing{e: e, Client: c}
 	e.memo.touch(touchedBy(step))
-	defer e.memo.touch(touchedBy(step)) // its events may come later than its end
+	defer func() { // its events may come later than its end
+		if err != nil {
+			e.memo.touch(failedBy(step))
+		} else {
+			e.memo.touch(touchedBy(step))
+		}
+	}()
 	switch s := step.(type) {
 	case reconcile.Fetch:
 		return d.fetch(ctx, s, progress)
@@ -65,6 +71,9 @@ type doing struct {
 	*client.Client
 	e *Engine
 }
+
+// changed notes that a container is not what it was.
+func (d doing) changed(id string) { d.e.memo.touch(question{ids: []string{id}}) }
 
 // fail says what was tried and sorts the error.
 func (d doing) fail(what string, err error) error { return d.e.fail(what, err) }

@@ -1,10 +1,14 @@
 package engine
 
 import (
+	"slices"
+	"strconv"
 	"testing"
 	"time"
 
+	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/events"
+	"github.com/google/go-cmp/cmp"
 
 	"deckhand/reconcile"
 )
@@ -14,49 +18,74 @@ import (
 func TestALookAsksOnlyForWhatMayHaveChanged(t *testing.T) {
 	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 	var m memo
-	asked := func(at time.Time) kind {
-		k, l := m.ask(at)
-		m.fill(k, l, at)
-		return k
+	asks := func(what string, at time.Time, want question) {
+		t.Helper()
+		got, l := m.ask(at)
+		m.fill(got, l, at)
+		if got.kinds != want.kinds || !slices.Equal(got.ids, want.ids) {
+			t.Errorf("%s: %04b and containers %q are asked for, want %04b and %q", what, got.kinds, got.ids, want.kinds, want.ids)
+		}
 	}
-	if k := asked(now); k != everything {
-		t.Errorf("without events only %b is asked for", k)
-	}
-	if k := asked(now); k != everything {
-		t.Errorf("without events a list is believed: %b", k)
-	}
+	all := question{kinds: everything}
+	one := question{ids: []string{"a"}}
+	asks("without events", now, all)
+	asks("without events nothing is believed", now, all)
 	m.follow(true)
-	if k := asked(now); k != everything {
-		t.Errorf("the first look with events asks for %b", k)
+	asks("the first look with events", now, all)
+	asks("nothing changed", now, question{})
+	m.touch(touchedBy(reconcile.Stop{Container: "a"}))
+	asks("after a stop", now, one)
+	m.touch(failedBy(reconcile.Stop{Container: "a"}))
+	asks("after a stop that failed", now, question{kinds: containers})
+	m.touch(failedBy(reconcile.Create{}))
+	asks("after a create whose answer may be lost", now, question{kinds: containers})
+	m.touch(touchedBy(reconcile.Start{}))
+	asks("after a start that looks for its container", now, question{kinds: containers})
+	m.touch(changedBy(events.Message{Type: events.NetworkEventType, Action: "create"}))
+	asks("after a network was made", now, question{kinds: networks | containers})
+	m.touch(changedBy(events.Message{Type: events.NetworkEventType, Action: "connect", Actor: events.Actor{Attributes: map[string]string{"container": "a"}}}))
+	asks("after a container joined a network", now, one)
+	m.touch(changedBy(events.Message{Type: events.ContainerEventType, Actor: events.Actor{ID: "b"}}))
+	m.touch(one)
+	asks("after changes of two containers", now, question{ids: []string{"a", "b"}})
+	for i := range mostNamed + 1 {
+		m.touch(question{ids: []string{strconv.Itoa(i)}})
 	}
-	if k := asked(now); k != 0 {
-		t.Errorf("nothing changed, and %b is asked for", k)
-	}
-	m.touch(touchedBy(reconcile.Stop{}))
-	if k := asked(now); k != containers {
-		t.Errorf("after a stop %b is asked for", k)
-	}
-	m.touch(changedBy(events.NetworkEventType))
-	if k := asked(now); k != networks|containers {
-		t.Errorf("after a change of a network %b is asked for", k)
-	}
-	k, l := m.ask(now)
-	m.touch(images) // while the engine answers
-	m.fill(k, l, now)
-	if k := asked(now); k != images {
-		t.Errorf("a change during a look is forgotten: %b", k)
-	}
-	m.touch(volumes)
-	k, _ = m.ask(now)
-	m.failed(k)
-	if k := asked(now); k != volumes {
-		t.Errorf("a look that failed is believed: %b", k)
-	}
-	if k := asked(now.Add(memoryAge + time.Second)); k != everything {
-		t.Errorf("an old look is believed: %b", k)
-	}
+	asks("after changes of many containers", now, question{kinds: containers})
+
+	q, l := m.ask(now)
+	m.touch(question{kinds: images, ids: []string{"a"}}) // while the engine answers
+	m.fill(q, l, now)
+	asks("a change during a look", now, question{kinds: images, ids: []string{"a"}})
+	m.touch(question{kinds: volumes, ids: []string{"a"}})
+	q, _ = m.ask(now)
+	m.touch(q)
+	asks("after a look that failed", now, question{kinds: volumes, ids: []string{"a"}})
+	m.touch(one)
+	asks("an old look", now.Add(memoryAge+time.Second), all)
+	asks("after it", now.Add(memoryAge+time.Second), question{})
+	m.touch(one)
 	m.follow(false)
-	if k := asked(now); k != everything {
-		t.Errorf("after the events ended %b is asked for", k)
+	asks("after the events ended", now, all)
+}
+
+// The answer about single containers takes the place of what was known of them.
+func TestRenew(t *testing.T) {
+	list := func(ids ...string) (out []container.Summary) {
+		for _, id := range ids {
+			out = append(out, container.Summary{ID: id})
+		}
+		return out
+	}
+	was := list("a", "b", "c")
+	now := list("b", "d")
+	now[0].State = "running"
+	got := renew(was, []string{"a", "b", "d"}, now)
+	want := append(list("c"), now...)
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+	if d := cmp.Diff(list("a", "b", "c"), was); d != "" {
+		t.Errorf("what was known has changed: %s", d)
 	}
 }

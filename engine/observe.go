@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/image"
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/api/types/volume"
@@ -39,12 +40,12 @@ func (e *Engine) Observe(ctx context.Context) (state.World, error) {
 	e.looking.Lock() // whoever comes second must not believe what the first is asking for
 	defer e.looking.Unlock()
 	began := time.Now()
-	k, l := e.memo.ask(began)
-	if err := ask(ctx, c, k, &l); err != nil {
-		e.memo.failed(k)
+	q, l := e.memo.ask(began)
+	if err := ask(ctx, c, q, &l); err != nil {
+		e.memo.touch(q)
 		return state.World{}, e.fail("observe engine", err)
 	}
-	e.memo.fill(k, l, began)
+	e.memo.fill(q, l, began)
 	e.available.Store(true)
 	w := e.world(l)
 	e.refused(ctx, c, w)
@@ -52,12 +53,23 @@ func (e *Engine) Observe(ctx context.Context) (state.World, error) {
 }
 
 // ask makes the list calls that are needed, at once.
-func ask(ctx context.Context, c *client.Client, k kind, l *lists) error {
+func ask(ctx context.Context, c *client.Client, q question, l *lists) error {
 	g, ctx := errgroup.WithContext(ctx)
 	list := func(of kind, call func() error) {
-		if k&of != 0 {
+		if q.kinds&of != 0 {
 			g.Go(call)
 		}
+	}
+	if len(q.ids) > 0 {
+		g.Go(func() error {
+			which := filters.NewArgs()
+			for _, id := range q.ids {
+				which.Add("id", id)
+			}
+			some, err := c.ContainerList(ctx, container.ListOptions{All: true, Filters: which})
+			l.containers = renew(l.containers, q.ids, some)
+			return err
+		})
 	}
 	list(containers, func() (err error) {
 		l.containers, err = c.ContainerList(ctx, container.ListOptions{All: true})

@@ -63,7 +63,7 @@ func (e *Engine) follow(ctx context.Context, c *client.Client, hint func()) erro
 	for {
 		select {
 		case m := <-messages:
-			e.memo.touch(changedBy(m.Type))
+			e.memo.touch(changedBy(m))
 			hint()
 		case err := <-broken:
 			return fmt.Errorf("event stream ended: %w", err)

@@ -48,7 +48,7 @@ func (a Apply) Run(ctx context.Context, want state.Target) error {
 	}
 	want = withoutReboots(want)
 	d.use(want)
-	if err := d.learn(want, w); err != nil {
+	if err := errors.Join(d.learn(want, nil), d.tidy(want, w)); err != nil {
 		return fmt.Errorf("remember the target: %w", err)
 	}
 	ctx, cancel := context.WithCancel(ctx)

@@ -59,7 +59,7 @@ func (c *Core) Memory() run.Memory { return c.memory }
 // Accept makes a new target the one in force; last is the last look at the
 // device, zero if there was none.
 func (c *Core) Accept(t state.Target, last state.World) error {
-	err := errors.Join(c.device.learn(t, last), c.device.retryHandovers(""))
+	err := errors.Join(c.device.learn(t, nil), c.device.retryHandovers(""), c.device.tidy(t, last))
 	c.device.use(t)
 	return err
 }

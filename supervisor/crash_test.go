@@ -339,7 +339,7 @@ func TestAdoption(t *testing.T) {
 	if m.compare != 1 {
 		t.Errorf("after a restart %d containers are compared, want the one that differs", m.compare)
 	}
-	if err := m.learn(state.Target{}, state.World{Apps: map[string]state.AppNow{}}); err != nil {
+	if err := m.tidy(state.Target{}, state.World{Apps: map[string]state.AppNow{}}); err != nil {
 		t.Fatal(err)
 	}
 	if left, err := m.Store.Adopted.All(); err != nil || len(left) != 0 {

@@ -103,7 +103,7 @@ func TestATargetBeforeTheFirstLookForgetsNoSpec(t *testing.T) {
 		{"its container runs", running, true},
 		{"its container is gone", state.World{Apps: map[string]state.AppNow{}}, false},
 	} {
-		if err := d.learn(state.Target{}, c.world); err != nil {
+		if err := d.tidy(state.Target{}, c.world); err != nil {
 			t.Fatal(err)
 		}
 		stored, err := s.Specs.All()

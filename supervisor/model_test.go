@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -310,7 +311,7 @@ func (m *modelled) accept(t fataler, want state.Target) {
 	}
 	w := m.look(t)
 	m.use(want)
-	if err := m.learn(want, w); err != nil {
+	if err := errors.Join(m.learn(want, nil), m.tidy(want, w)); err != nil {
 		t.Fatalf("learn: %v", err)
 	}
 }

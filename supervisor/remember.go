@@ -312,13 +312,39 @@ func (d *device) target() state.Target {
 	return d.want
 }
 
-// learn remembers the specs of a target in one write and forgets what neither it
-// nor anything on the device refers to.
-func (d *device) learn(t state.Target, w state.World) error {
-	wanted, keep := map[string]state.Spec{}, map[string]bool{}
+// learn remembers the specs of a target, and the document that it came in if
+// there is one, in one write.
+func (d *device) learn(t state.Target, doc *store.Target) error {
+	wanted := map[string]state.Spec{}
 	for _, a := range t.Apps {
 		for _, s := range a.Services {
-			wanted[s.Hash], keep[s.Hash] = s.Spec, true
+			wanted[s.Hash] = s.Spec
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var err error
+	if doc != nil {
+		err = d.Store.Accept(*doc, wanted)
+	} else {
+		err = d.Store.Specs.PutAll(wanted)
+	}
+	if err == nil {
+		maps.Copy(d.specs, wanted)
+	}
+	return err
+}
+
+// tidy forgets what neither the target nor anything on the device, as it was last
+// looked at, refers to.
+func (d *device) tidy(t state.Target, w state.World) error {
+	if w.Apps == nil {
+		return nil // nobody has looked yet: containers may need what looks unused
+	}
+	keep := map[string]bool{}
+	for _, a := range t.Apps {
+		for _, s := range a.Services {
+			keep[s.Hash] = true
 		}
 	}
 	for _, a := range w.Apps {
@@ -328,13 +354,6 @@ func (d *device) learn(t state.Target, w state.World) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.Store.Specs.PutAll(wanted); err != nil {
-		return err
-	}
-	maps.Copy(d.specs, wanted)
-	if w.Apps == nil {
-		return nil // nobody has looked yet: containers may need what looks unused
-	}
 	for _, hash := range d.adopted {
 		keep[hash] = true // the look may be older than the adoption
 	}

@@ -212,12 +212,10 @@ func (s *Supervisor) take(ctx context.Context, doc []byte, from origin) error {
 	for _, p := range problems {
 		s.cfg.Log.Warn().Msg(p.String())
 	}
-	err = s.store.Targets.Put(store.Target{Document: doc, ETag: from.etag, Source: from.name, AcceptedAt: time.Now().UTC()})
+	last := s.runner.Status().World
+	err = s.device.learn(t, &store.Target{Document: doc, ETag: from.etag, Source: from.name, AcceptedAt: time.Now().UTC()})
 	if err != nil {
 		return fmt.Errorf("store the target: %w", state.Classify(state.ClassSpace, err))
-	}
-	if err := s.device.learn(t, s.runner.Status().World); err != nil {
-		s.cfg.Log.Warn().Err(err).Msg("cannot remember the settings of the target; later plans may give fewer reasons")
 	}
 	if err := writeTargetConfig(s.cfg.RunDir, t.Config); err != nil {
 		s.cfg.Log.Warn().Err(err).Msg("cannot tell the host OS about the configuration")
@@ -230,6 +228,9 @@ func (s *Supervisor) take(ctx context.Context, doc []byte, from origin) error {
 	s.device.use(t)
 	s.runner.SetTarget(t)
 	s.cfg.Log.Info().Int("apps", len(t.Apps)).Msg("new target")
+	if err := s.device.tidy(t, last); err != nil {
+		s.cfg.Log.Warn().Err(err).Msg("cannot forget what no target and no container refers to")
+	}
 	return nil
 }
 

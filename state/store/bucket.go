@@ -114,13 +114,13 @@ type bucket[T any] struct {
 	name string
 }
 
-func (b bucket[T]) values(tx *bbolt.Tx) (*bbolt.Bucket, error) {
-	if top := tx.Bucket([]byte(b.name)); top != nil {
+func valuesOf(tx *bbolt.Tx, name string) (*bbolt.Bucket, error) {
+	if top := tx.Bucket([]byte(name)); top != nil {
 		if v := top.Bucket([]byte(valuesKey)); v != nil {
 			return v, nil
 		}
 	}
-	return nil, fmt.Errorf("store: bucket %s is gone; restart deckhand", b.name)
+	return nil, fmt.Errorf("store: bucket %s is gone; restart deckhand", name)
 }
 
 // get reads one value; ok is false when there is none or it cannot be read.
@@ -174,37 +174,74 @@ func (b bucket[T]) remove(keys ...string) error {
 	return b.change(nil, func(key string) bool { return slices.Contains(keys, key) })
 }
 
-// change writes values and deletes those that gone names, in one transaction. A
-// change that changes nothing is not written: flash wears out.
+// change writes values and deletes those that gone names, in one transaction.
 func (b bucket[T]) change(put map[string]T, gone func(key string) bool) error {
-	encoded := map[string][]byte{}
+	e, err := b.edit(put, gone)
+	if err != nil {
+		return err
+	}
+	return b.s.apply(e)
+}
+
+// edit is what a bucket's values change by.
+type edit struct {
+	bucket string
+	put    map[string][]byte
+	remove []string
+}
+
+// edit compares with what is stored and keeps what differs: flash wears out.
+func (b bucket[T]) edit(put map[string]T, gone func(key string) bool) (edit, error) {
+	e := edit{bucket: b.name, put: map[string][]byte{}}
 	for k, v := range put {
 		raw, err := encode(v)
 		if err != nil {
-			return fmt.Errorf("store: encode %s %q: %w", b.name, k, err)
+			return e, fmt.Errorf("store: encode %s %q: %w", b.name, k, err)
 		}
 		if k == "" {
-			return fmt.Errorf("store: a value of %s has no key", b.name)
+			return e, fmt.Errorf("store: a value of %s has no key", b.name)
 		}
-		encoded[k] = raw
+		e.put[k] = raw
 	}
-	doomed, err := b.compare(encoded, gone)
-	if err != nil || len(encoded)+len(doomed) == 0 {
+	doomed, err := b.compare(e.put, gone)
+	e.remove = doomed
+	return e, err
+}
+
+// apply makes all edits in one transaction, and none if there is nothing to do.
+func (s *Store) apply(edits ...edit) error {
+	edits = slices.DeleteFunc(edits, func(e edit) bool { return len(e.put)+len(e.remove) == 0 })
+	if len(edits) == 0 {
+		return nil
+	}
+	return s.write(func() error {
+		return s.run(s.db.Update, func(tx *bbolt.Tx) error {
+			for _, e := range edits {
+				if err := e.in(tx); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	})
+}
+
+func (e edit) in(tx *bbolt.Tx) error {
+	values, err := valuesOf(tx, e.bucket)
+	if err != nil {
 		return err
 	}
-	return b.update(func(values *bbolt.Bucket) error {
-		for _, k := range doomed {
-			if err := values.Delete([]byte(k)); err != nil {
-				return fmt.Errorf("store: delete from %s: %w", b.name, err)
-			}
+	for _, k := range e.remove {
+		if err := values.Delete([]byte(k)); err != nil {
+			return fmt.Errorf("store: delete from %s: %w", e.bucket, err)
 		}
-		for _, k := range slices.Sorted(maps.Keys(encoded)) {
-			if err := values.Put([]byte(k), encoded[k]); err != nil {
-				return fmt.Errorf("store: write to %s: %w", b.name, err)
-			}
+	}
+	for _, k := range slices.Sorted(maps.Keys(e.put)) {
+		if err := values.Put([]byte(k), e.put[k]); err != nil {
+			return fmt.Errorf("store: write to %s: %w", e.bucket, err)
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
 // compare lists the keys to delete, and takes out of encoded what is stored
@@ -239,25 +276,26 @@ func (b bucket[T]) drop(bad map[string]error) {
 }
 
 func (b bucket[T]) view(do func(*bbolt.Bucket) error) error {
-	return b.run(b.s.db.View, do)
+	return b.s.run(b.s.db.View, b.within(do))
 }
 
 func (b bucket[T]) update(do func(*bbolt.Bucket) error) error {
-	return b.s.write(func() error { return b.run(b.s.db.Update, do) })
+	return b.s.write(func() error { return b.s.run(b.s.db.Update, b.within(do)) })
 }
 
-func (b bucket[T]) run(tx func(func(*bbolt.Tx) error) error, do func(*bbolt.Bucket) error) error {
-	err := guard(func() error {
-		return tx(func(tx *bbolt.Tx) error {
-			values, err := b.values(tx)
-			if err != nil {
-				return err
-			}
-			return do(values)
-		})
-	})
-	if err != nil {
-		return fmt.Errorf("store %s: %w", b.s.path, err)
+func (b bucket[T]) within(do func(*bbolt.Bucket) error) func(*bbolt.Tx) error {
+	return func(tx *bbolt.Tx) error {
+		values, err := valuesOf(tx, b.name)
+		if err != nil {
+			return err
+		}
+		return do(values)
+	}
+}
+
+func (s *Store) run(begin func(func(*bbolt.Tx) error) error, do func(*bbolt.Tx) error) error {
+	if err := guard(func() error { return begin(do) }); err != nil {
+		return fmt.Errorf("store %s: %w", s.path, err)
 	}
 	return nil
 }

@@ -1,6 +1,10 @@
 package store
 
-import "time"
+import (
+	"time"
+
+	"deckhand/state"
+)
 
 const targetsBucket = "targets"
 
@@ -24,3 +28,16 @@ func (t Targets) Put(target Target) error { return t.b.put("last", target) }
 
 // Clear forgets the target.
 func (t Targets) Clear() error { return t.b.remove("last") }
+
+// Accept remembers a target and the specs of its services, in one write.
+func (s *Store) Accept(target Target, specs map[string]state.Spec) error {
+	doc, err := s.Targets.b.edit(map[string]Target{"last": target}, nil)
+	if err != nil {
+		return err
+	}
+	of, err := s.Specs.b.edit(specs, nil)
+	if err != nil {
+		return err
+	}
+	return s.apply(doc, of)
+}
