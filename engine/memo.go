@@ -109,15 +109,22 @@ func (m *memo) nameTaken(name string) bool {
 	return slices.ContainsFunc(m.last.containers, func(c container.Summary) bool { return containerName(c.Names) == name })
 }
 
-// renew puts the engine's answer about single containers into a list of all.
+// renew puts the engine's answer about single containers into a list of all. The
+// engine takes an ID for the beginning of one, so more may be in the answer.
 func renew(all []container.Summary, ids []string, now []container.Summary) []container.Summary {
+	asked := func(c container.Summary) bool { _, ok := slices.BinarySearch(ids, c.ID); return ok }
 	out := make([]container.Summary, 0, len(all)+len(now))
 	for _, c := range all {
-		if _, asked := slices.BinarySearch(ids, c.ID); !asked {
+		if !asked(c) {
 			out = append(out, c)
 		}
 	}
-	return append(out, now...)
+	for _, c := range now {
+		if asked(c) {
+			out = append(out, c)
+		}
+	}
+	return out
 }
 
 // touchedBy says what shows the effect of a step. A container that is made has no

@@ -78,10 +78,10 @@ func TestRenew(t *testing.T) {
 		return out
 	}
 	was := list("a", "b", "c")
-	now := list("b", "d")
+	now := list("b", "d", "d2")
 	now[0].State = "running"
 	got := renew(was, []string{"a", "b", "d"}, now)
-	want := append(list("c"), now...)
+	want := append(list("c"), now[:2]...)
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"deckhand/reconcile"
 	"deckhand/state"
@@ -47,7 +48,22 @@ type Device struct {
 type App struct {
 	ReleaseUUID string             `json:"release_uuid,omitempty"` // the last release reached completely
 	Releases    map[string]Release `json:"releases"`               // by commit
+	Waiting     []Wait             `json:"waiting,omitempty"`      // clouds that do not know it ignore it
 }
+
+// Wait is what holds an app back: a pause after a failure, or an update lock.
+type Wait struct {
+	Step   string      `json:"step"`
+	Class  state.Class `json:"class"`
+	Text   string      `json:"text"`             // at most 300 characters
+	Holder string      `json:"holder,omitempty"` // of the lock: container and owner of the file
+	Since  time.Time   `json:"since,omitzero"`   // the lock is held
+	Tries  int         `json:"tries,omitempty"`  // failures in a row
+	Until  time.Time   `json:"until,omitzero"`   // the next try; zero: when the lock is given up
+}
+
+// longestText keeps an engine's long answer from filling the report.
+const longestText = 300
 
 // Release is one release of which something is on the device or wanted.
 type Release struct {
@@ -86,6 +102,7 @@ type Input struct {
 	Target  state.Target // Apps nil: no target was ever accepted
 	World   state.World
 	Running []Running
+	Waiting map[string][]Wait // by app UUID
 }
 
 // Build makes the report. Only apps of the target are in it: the cloud refuses
@@ -101,9 +118,23 @@ func Build(in Input) Report {
 	}
 	rows := Rows(in)
 	for uuid, want := range in.Target.Apps {
-		d.Apps[uuid] = buildApp(want, in.World.Apps[uuid], rows)
+		a := buildApp(want, in.World.Apps[uuid], rows)
+		a.Waiting = waits(in.Waiting[uuid])
+		d.Apps[uuid] = a
 	}
 	return Report{UUID: in.Facts.UUID, Device: d}
+}
+
+// waits shortens texts and leaves fractions of seconds out: they are noise.
+func waits(all []Wait) []Wait {
+	out := slices.Clone(all)
+	for i, w := range out {
+		if r := []rune(w.Text); len(r) > longestText {
+			out[i].Text = string(r[:longestText-1]) + "…"
+		}
+		out[i].Since, out[i].Until = w.Since.UTC().Truncate(time.Second), w.Until.UTC().Truncate(time.Second)
+	}
+	return out
 }
 
 func buildApp(want state.App, now state.AppNow, rows []Row) App {

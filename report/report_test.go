@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -104,6 +105,14 @@ func TestReports(t *testing.T) {
 				w.Apps["app1"] = app1
 				return w
 			}(),
+		},
+		"waiting": {
+			Target: target(app(next, service("a", refA2)), state.App{UUID: "app2", ID: 8, Commit: next}),
+			World:  world(old, []state.Image{a1}, container("c1", "a", old, "ia1", state.Running)),
+			Waiting: map[string][]Wait{"app1": {
+				{Step: "take locks of hall", Class: state.ClassLocked, Text: "an update lock is held", Holder: "hall/a: updates.lock of user 1000", Since: time.Unix(1e9, 5)},
+				{Step: "fetch a2 for hall/a", Class: state.ClassNetwork, Text: strings.Repeat("é", 400), Tries: 3, Until: time.Unix(2e9, 5)},
+			}},
 		},
 		"no-target": {World: world("", nil)},
 		"empty-target": {

@@ -247,6 +247,17 @@ func TestExplainWhatIsInTheWay(t *testing.T) {
 			x.work(t, c.breaks)
 			e := x.explain(t, c.service)
 			e.mentions(t, c.kind, c.want)
+			told := reportWaits(x.status(t))["aaaa"]
+			switch held := c.kind == BlockedLock; {
+			case !held && c.kind != BlockedFailure:
+				if len(told) > 0 {
+					t.Errorf("the report says that something is waited for: %+v", told)
+				}
+			case len(told) != 1:
+				t.Errorf("the report tells %d waits: %+v", len(told), told)
+			case held && (!strings.Contains(told[0].Holder, "job") || told[0].Since.IsZero()), !held && (told[0].Tries == 0 || told[0].Until.IsZero()):
+				t.Errorf("the report does not tell enough: %+v", told[0])
+			}
 		})
 	}
 }

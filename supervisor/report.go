@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"deckhand/config"
+	"deckhand/reconcile"
+	"deckhand/reconcile/run"
 	"deckhand/report"
 	"deckhand/state"
 	"deckhand/uplink"
@@ -30,12 +32,32 @@ func (s *Supervisor) report(ctx context.Context, client *uplink.Client, file *co
 
 func (s *Supervisor) reportInput() report.Input {
 	v := s.values()
-	in := reportInput(s.runner.Status())
+	status := s.runner.Status()
+	in := reportInput(status)
+	in.Waiting = reportWaits(status)
 	in.Facts = report.Facts{
 		UUID: v.UUID, SupervisorVersion: version.Version, OSVersion: s.host.OSName, OSVariant: s.host.Variant(),
 		MACAddress: report.MACAddresses("/sys/class/net"), IPAddress: addresses(), APIPort: s.apiPort(), APISecret: s.apiKey,
 	}
 	return in
+}
+
+// reportWaits sorts what the plan waits for by app.
+func reportWaits(s run.Status) map[string][]report.Wait {
+	steps := map[reconcile.Key]reconcile.Step{}
+	for _, n := range s.Plan.Nodes {
+		steps[n.Key] = n.Step
+	}
+	out := map[string][]report.Wait{}
+	for _, w := range s.Plan.Waiting {
+		wait := report.Wait{Step: w.Title, Class: w.Class, Text: w.Text, Holder: w.Holder, Since: w.Since, Tries: w.Tries, Until: w.Until}
+		for uuid, app := range s.Target.Apps {
+			if concernsApp(steps[w.Key], app) {
+				out[uuid] = append(out[uuid], wait)
+			}
+		}
+	}
+	return out
 }
 
 // addresses are those of the device; none when they cannot be read, since a

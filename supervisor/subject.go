@@ -92,3 +92,17 @@ func concerns(step reconcile.Step, t state.Target, uuid, service string) bool {
 	s := subjectOf(step)
 	return s.app == uuid && s.service == service && service != ""
 }
+
+// concernsApp reports whether a step is about an app or one of its services.
+func concernsApp(step reconcile.Step, app state.App) bool {
+	f, fetch := step.(reconcile.Fetch)
+	if !fetch {
+		return subjectOf(step).app == app.UUID
+	}
+	for _, s := range app.Services {
+		if state.SameImage(s.Image, f.Image) {
+			return true
+		}
+	}
+	return false
+}

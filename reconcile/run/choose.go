@@ -15,9 +15,10 @@ type Limits struct {
 	Download int // pulls: they compete for the link and the disk
 }
 
-// DefaultLimits suits the two to four cores of the devices we run on: more side
-// by side finishes nothing earlier, and each service is down for longer.
-func DefaultLimits() Limits { return Limits{Work: 4, Down: 3, Download: 3} }
+// DefaultLimits suits the two to four cores of the devices we run on. A start
+// waits for the kernel half of its time, so more than the cores go side by side;
+// a service that is down pays for each of them, so fewer are.
+func DefaultLimits() Limits { return Limits{Work: 6, Down: 3, Download: 3} }
 
 // slow is when a step no longer counts against its lane: it waits for a
 // container that takes its time, and the processor is free.

@@ -14,6 +14,7 @@ import (
 	"deckhand/engine/enginetest"
 	"deckhand/reconcile"
 	"deckhand/reconcile/run"
+	"deckhand/state"
 )
 
 // errInjected is what a failing engine says.
@@ -291,8 +292,8 @@ func (p *process) shows(st run.Status, f *film, end string) error {
 		reboot = reboot || last
 	}
 	want, got := apps(f.end), apps(end)
-	for uuid := range p.x.want.Apps {
-		if open[uuid] || open[p.x.want.Apps[uuid].Name] || reboot {
+	for uuid, app := range p.x.want.Apps {
+		if open[uuid] || open[app.Name] || reboot && afterReboot(app) {
 			continue // a reboot comes last, behind what fails
 		}
 		if d := cmp.Diff(want[uuid], got[uuid]); d != "" {
@@ -300,6 +301,16 @@ func (p *process) shows(st run.Status, f *film, end string) error {
 		}
 	}
 	return nil
+}
+
+// afterReboot reports whether an app has a service that first runs after a reboot.
+func afterReboot(app state.App) bool {
+	for _, s := range app.Services {
+		if s.RequiresReboot {
+			return true
+		}
+	}
+	return false
 }
 
 // apps cuts a portrait up.
