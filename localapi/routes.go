@@ -6,7 +6,7 @@ import "net/http"
 // the golden route table then asks for a look.
 type route struct {
 	method string
-	path   string // lower case, no slash at the end
+	path   string // lower case, no slash at the end; {name} matches one part, see matches
 	key    bool   // a key is needed (while the device is managed)
 	limit  int64  // bytes of the body
 	serve  func(w http.ResponseWriter, r *http.Request, body []byte)

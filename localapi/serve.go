@@ -80,11 +80,36 @@ func (rt *router) find(r *http.Request) (route, bool) {
 		path = strings.TrimSuffix(path, "/")
 	}
 	for _, x := range rt.routes {
-		if x.method == method && x.path == path {
+		if x.method == method && matches(x.path, path, r) {
 			return x, true
 		}
 	}
 	return route{}, false
+}
+
+// matches compares a path with that of a route. Parts in braces match anything;
+// r.PathValue gives what they are, in lower case.
+func matches(pattern, path string, r *http.Request) bool {
+	if !strings.Contains(pattern, "{") {
+		return pattern == path
+	}
+	want, got := strings.Split(pattern, "/"), strings.Split(path, "/")
+	if len(want) != len(got) {
+		return false
+	}
+	values := map[string]string{}
+	for i, part := range want {
+		switch name, variable := strings.CutPrefix(part, "{"); {
+		case variable && got[i] != "":
+			values[strings.TrimSuffix(name, "}")] = got[i]
+		case part != got[i]:
+			return false
+		}
+	}
+	for name, value := range values {
+		r.SetPathValue(name, value)
+	}
+	return true
 }
 
 var errTooLarge = errors.New("request entity too large")
