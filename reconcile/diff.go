@@ -107,14 +107,27 @@ func (a *appPlan) listServices() {
 	few := len(a.want.Services) + len(a.now.Containers)
 	a.named = make(map[string]*servicePlan, few)
 	a.all, a.order = make([]Key, 0, 3*few), make([][2]Key, 0, 3*few)
+	most := len(a.want.Services)
+	for _, c := range a.now.Containers {
+		if _, wanted := a.want.Services[c.Service]; !wanted {
+			most++
+		}
+	}
+	plans := make([]servicePlan, 0, most) // in one piece: thousands of them cost the collector more than the planner
+	add := func(name string) *servicePlan {
+		plans = append(plans, servicePlan{name: name})
+		s := &plans[len(plans)-1]
+		a.named[name] = s
+		return s
+	}
 	for name, want := range a.want.Services {
-		a.named[name] = &servicePlan{name: name, want: want, wanted: true}
+		s := add(name)
+		s.want, s.wanted = want, true
 	}
 	for _, c := range a.now.Containers {
 		s := a.named[c.Service]
 		if s == nil {
-			s = &servicePlan{name: c.Service}
-			a.named[c.Service] = s
+			s = add(c.Service)
 		}
 		s.have = append(s.have, c)
 	}
