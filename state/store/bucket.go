@@ -43,6 +43,7 @@ func buckets() map[string]int {
 		adoptedBucket:   1,
 		historyBucket:   1,
 		keysBucket:      1,
+		leasesBucket:    1,
 	}
 }
 
@@ -63,6 +64,7 @@ func (s *Store) own() {
 	s.Adopted = Adopted{bucket[string]{s, adoptedBucket}}
 	s.History = newHistory(s)
 	s.Keys = Keys{bucket[ServiceKey]{s, keysBucket}}
+	s.Leases = Leases{bucket[Lease]{s, leasesBucket}}
 }
 
 // prepare creates missing buckets and sets those of another version aside.

@@ -55,6 +55,7 @@ type Store struct {
 	Adopted   Adopted
 	History   History
 	Keys      Keys
+	Leases    Leases
 
 	db        *bbolt.DB
 	path      string

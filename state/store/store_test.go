@@ -55,6 +55,7 @@ func fill(t *testing.T, s *Store) {
 	must(t, s.History.Append([]Entry{{At: time.Unix(6, 0).UTC(), App: "app1", Service: "web", Kind: "start", Title: "start shop/web", Took: state.Duration(time.Second)}}))
 	_, err = s.Keys.Ensure(1, "web")
 	must(t, err)
+	must(t, s.Leases.Change([]Lease{{ID: "l1", App: "app1", Service: "web", Holder: "backup", Containers: []string{"c0ffee"}, Until: time.Unix(9, 0).UTC()}}))
 }
 
 // content reads every bucket.
@@ -98,6 +99,8 @@ func content(t *testing.T, s *Store) map[string]any {
 	add("history", history, len(history), err)
 	keys, err := s.Keys.All()
 	add("keys", keys, len(keys), err)
+	leases, err := s.Leases.All()
+	add("leases", leases, len(leases), err)
 	return out
 }
 
@@ -161,6 +164,7 @@ func TestRemoveAndPrune(t *testing.T) {
 	must(t, s.Reboots.Remove(OfService("app1", "web")))
 	must(t, s.Adopted.Remove("c0ffee"))
 	must(t, s.Keys.Prune(func(int64, string) bool { return false }))
+	must(t, s.Leases.Change(nil, "l1", "never-there"))
 	got := content(t, s)
 	delete(got, "history") // it goes by itself
 	delete(got, "specs")
@@ -457,6 +461,8 @@ func touch(s *Store, name, key string) {
 		_, _, _ = s.History.ring.b.get(key)
 	case keysBucket:
 		_, _, _ = s.Keys.b.get(key)
+	case leasesBucket:
+		_, _, _ = s.Leases.b.get(key)
 	}
 }
 
