@@ -40,10 +40,10 @@ type ControlConfig struct {
 func Control(c ControlConfig) http.Handler {
 	k := &control{c.Supervisor}
 	return &router{
-		routes:  k.routes(),
-		allowed: func(*http.Request) bool { return true },
-		tooBad:  func(w http.ResponseWriter, err error) { problem(w, state.Classify(state.ClassInvalid, err)) },
-		log:     c.Log,
+		routes: k.routes(),
+		enter:  func(r *http.Request) (*http.Request, bool, error) { return r, true, nil },
+		tooBad: func(w http.ResponseWriter, err error) { problem(w, state.Classify(state.ClassInvalid, err)) },
+		log:    c.Log,
 	}
 }
 

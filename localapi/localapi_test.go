@@ -50,6 +50,7 @@ func golden(t *testing.T, name, got string) {
 // device is a supervisor for the API.
 type device struct {
 	unmanaged, sick, noInstant bool
+	noKey                      bool
 	status                     Status
 	story                      []string
 }
@@ -57,18 +58,7 @@ type device struct {
 func (d *device) serve(t *testing.T) *httptest.Server {
 	t.Helper()
 	s := httptest.NewServer(New(Config{
-		Managed:        func() bool { return !d.unmanaged },
-		Key:            func() string { return key },
-		ServiceKeys:    func() []ServiceKey { return []ServiceKey{{"serviceone", 1}, {"servicetwo", 2}} },
-		Health:         func() (bool, []string) { return !d.sick, []string{"no poll"} },
-		InstantUpdates: func() bool { return !d.noInstant },
-		Update:         func(force, cancel bool) { d.story = append(d.story, fmt.Sprintf("update %v %v", force, cancel)) },
-		Status: func() Status {
-			if d.status.Commits == nil {
-				panic("a bug")
-			}
-			return d.status
-		},
+		Keys: d, Device: d, Apps: d,
 		Unhealthy: func(reasons []string) { d.story = append(d.story, reasons...) },
 		Log: func(r Request) {
 			d.story = append(d.story, fmt.Sprintf("%s %s %d", r.Method, r.Path, r.Status))
@@ -76,6 +66,33 @@ func (d *device) serve(t *testing.T) *httptest.Server {
 	}))
 	t.Cleanup(s.Close)
 	return s
+}
+
+func (d *device) Open() bool { return d.unmanaged }
+
+func (d *device) Global() string {
+	if d.noKey {
+		return ""
+	}
+	return key
+}
+
+func (d *device) Services() ([]ServiceKey, error) {
+	return []ServiceKey{{"serviceone", 1, "a"}, {"servicetwo", 2, "b"}}, nil
+}
+
+func (d *device) Health() (bool, []string) { return !d.sick, []string{"no poll"} }
+func (d *device) InstantUpdates() bool     { return !d.noInstant }
+
+func (d *device) Update(force, cancel bool) {
+	d.story = append(d.story, fmt.Sprintf("update %v %v", force, cancel))
+}
+
+func (d *device) Status() (Status, error) {
+	if d.status.Commits == nil {
+		panic("a bug")
+	}
+	return d.status, nil
 }
 
 // call makes a request; header lines and body are optional.
@@ -167,8 +184,7 @@ func TestWhoMayEnter(t *testing.T) {
 }
 
 func TestNoKeyYetMeansNobodyEnters(t *testing.T) {
-	s := httptest.NewServer(New(Config{Managed: func() bool { return true }, Key: func() string { return "" }}))
-	defer s.Close()
+	s := (&device{noKey: true}).serve(t)
 	if code, _, _ := call(t, "GET", s.URL+"/v2/state/status?apikey=", ""); code != 401 {
 		t.Errorf("%d", code)
 	}

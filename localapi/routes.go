@@ -1,14 +1,18 @@
 package localapi
 
-import "net/http"
+import (
+	"net/http"
+	"slices"
+)
 
-// route is one row of the API. To add a route, add a row here and its function;
-// the golden route table then asks for a look.
+// route is one row of the API. To add a route, add a row to the list of its
+// topic, its function, and its path in openapi.yaml; the golden route table then
+// asks for a look.
 type route struct {
 	method string
 	path   string // lower case, no slash at the end; {name} matches one part, see matches
-	key    bool   // a key is needed (while the device is managed)
-	limit  int64  // bytes of the body
+	key    bool   // a key is needed (while the device asks for keys)
+	limit  int64  // bytes of the body; 0: it is not read
 	serve  func(w http.ResponseWriter, r *http.Request, body []byte)
 }
 
@@ -19,12 +23,33 @@ const (
 	intentLimit = 64 << 10 // a wish beside the target
 )
 
-// routes are those of the device API.
+// routes are those of the device API, by topic.
 func (a *api) routes() []route {
+	return slices.Concat(
+		a.openRoutes(),
+		a.deviceRoutes(),
+		a.stateRoutes(),
+	)
+}
+
+// openRoutes need no key, ever.
+func (a *api) openRoutes() []route {
 	return []route{
 		{"GET", "/ping", false, 0, a.ping},
 		{"GET", "/v1/healthy", false, 0, a.healthy},
+	}
+}
+
+// deviceRoutes are about the device as a whole. Every key opens them.
+func (a *api) deviceRoutes() []route {
+	return []route{
 		{"POST", "/v1/update", true, bodyLimit, a.update},
+	}
+}
+
+// stateRoutes tell what is on the device; a key of a service shows its own app.
+func (a *api) stateRoutes() []route {
+	return []route{
 		{"GET", "/v2/state/status", true, 0, a.stateStatus},
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"deckhand/state"
 )
 
 // Request is one answered request, for the log. Path has no query: keys are
@@ -23,8 +25,9 @@ type Request struct {
 // router finds the route of a request.
 type router struct {
 	routes []route
-	// allowed says whether a request that needs a key has one.
-	allowed func(*http.Request) bool
+	// enter says whether a request that needs a key has one; the request that it
+	// gives back carries who makes it.
+	enter func(*http.Request) (_ *http.Request, ok bool, err error)
 	// tooBad answers a request whose body cannot be read.
 	tooBad func(w http.ResponseWriter, err error)
 	log    func(Request)
@@ -53,9 +56,17 @@ func (rt *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (rt *router) serve(w http.ResponseWriter, r *http.Request) {
 	found, ok := rt.find(r)
-	if (!ok || found.key) && !rt.allowed(r) {
-		plain(w, http.StatusUnauthorized, "Unauthorized")
-		return
+	if !ok || found.key {
+		known, may, err := rt.enter(r)
+		if err != nil {
+			plain(w, http.StatusServiceUnavailable, "Unexpected error: "+reason(err))
+			return
+		}
+		if !may {
+			plain(w, http.StatusUnauthorized, "Unauthorized")
+			return
+		}
+		r = known
 	}
 	if !ok {
 		notFound(w, r)
@@ -123,6 +134,15 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 		return nil, errTooLarge
 	}
 	return b, err
+}
+
+// reason is an error's text for the API's clients, without its class.
+func reason(err error) string {
+	text := err.Error()
+	if e, ok := errors.AsType[*state.Error](err); ok {
+		text = strings.Replace(text, string(e.Class)+": ", "", 1)
+	}
+	return text
 }
 
 func plain(w http.ResponseWriter, status int, text string) {

@@ -1,11 +1,31 @@
 package localapi
 
 import (
+	"net/http"
 	"slices"
 	"time"
 
 	"deckhand/report"
 )
+
+// Apps is what runs on the device and what can be asked of it.
+type Apps interface {
+	// Status describes what is on the device. It fails when the engine does not
+	// tell.
+	Status() (Status, error)
+}
+
+func (a *api) stateStatus(w http.ResponseWriter, r *http.Request, _ []byte) {
+	s, err := a.c.Apps.Status()
+	if err != nil {
+		problemOf(w, err)
+		return
+	}
+	if c := callerOf(r); !c.all {
+		s = s.of(c.app)
+	}
+	answer(w, http.StatusOK, s.reduced())
+}
 
 // Status is everything that GET /v2/state/status tells.
 type Status struct {

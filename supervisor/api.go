@@ -51,17 +51,9 @@ func (s *Supervisor) listenAddress() string {
 
 // api is the device API; open means that no key is asked for.
 func (s *Supervisor) api(open bool) http.Handler {
+	e := edge{s, open}
 	return localapi.New(localapi.Config{
-		Managed:        func() bool { return !open && s.values().Managed() },
-		Key:            func() string { return s.apiKey },
-		ServiceKeys:    s.serviceKeys,
-		Health:         s.health,
-		InstantUpdates: func() bool { return true },
-		Update:         s.update,
-		Status: func() localapi.Status {
-			st := s.runner.Status()
-			return localapi.Describe(s.reportInput(), st.HasGoal && !st.Settled)
-		},
+		Keys: e, Device: e, Apps: e,
 		Unhealthy: func(reasons []string) {
 			s.cfg.Log.Warn().Strs("reasons", reasons).Msg("unhealthy")
 		},

@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	"deckhand/engine"
-	"deckhand/localapi"
 	"deckhand/reconcile"
 	"deckhand/state"
 )
@@ -30,17 +29,4 @@ func (s *Supervisor) features(app reconcile.App, service string) engine.Features
 	}
 	f.SupervisorKey = key
 	return f
-}
-
-// serviceKeys are the keys of services, for the local API.
-func (s *Supervisor) serviceKeys() []localapi.ServiceKey {
-	all, err := s.store.Keys.All()
-	if err != nil {
-		s.cfg.Log.Warn().Err(err).Msg("cannot read the keys of services; they cannot call the supervisor")
-	}
-	var out []localapi.ServiceKey
-	for _, k := range all {
-		out = append(out, localapi.ServiceKey{Key: k.Key, AppID: k.AppID})
-	}
-	return out
 }

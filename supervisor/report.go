@@ -37,7 +37,7 @@ func (s *Supervisor) reportInput() report.Input {
 	in.Waiting = reportWaits(status)
 	in.Facts = report.Facts{
 		UUID: v.UUID, SupervisorVersion: version.Version, OSVersion: s.host.OSName, OSVariant: s.host.Variant(),
-		MACAddress: report.MACAddresses("/sys/class/net"), IPAddress: addresses(), APIPort: s.apiPort(), APISecret: s.apiKey,
+		MACAddress: report.MACAddresses("/sys/class/net"), IPAddress: addresses(), APIPort: s.apiPort(), APISecret: s.globalKey(),
 	}
 	return in
 }

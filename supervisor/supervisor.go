@@ -47,11 +47,11 @@ type Supervisor struct {
 	runner  *run.Runner
 	journal *journal
 	host    hostapp.Facts
-	apiKey  string
 
 	started time.Time
 
 	mu      sync.Mutex
+	apiKey  string       // opens the whole device API
 	file    *config.File // nil until config.json could be read
 	client  *uplink.Client
 	poller  *uplink.Poller
