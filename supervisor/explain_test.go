@@ -13,6 +13,7 @@ import (
 	"deckhand/locks"
 	"deckhand/reconcile"
 	"deckhand/reconcile/run"
+	"deckhand/report"
 	"deckhand/state"
 	"deckhand/state/store"
 )
@@ -247,18 +248,24 @@ func TestExplainWhatIsInTheWay(t *testing.T) {
 			x.work(t, c.breaks)
 			e := x.explain(t, c.service)
 			e.mentions(t, c.kind, c.want)
-			told := reportWaits(x.status(t))["aaaa"]
-			switch held := c.kind == BlockedLock; {
-			case !held && c.kind != BlockedFailure:
-				if len(told) > 0 {
-					t.Errorf("the report says that something is waited for: %+v", told)
-				}
-			case len(told) != 1:
-				t.Errorf("the report tells %d waits: %+v", len(told), told)
-			case held && (!strings.Contains(told[0].Holder, "job") || told[0].Since.IsZero()), !held && (told[0].Tries == 0 || told[0].Until.IsZero()):
-				t.Errorf("the report does not tell enough: %+v", told[0])
-			}
+			reported(t, c.kind, reportWaits(x.status(t))["aaaa"])
 		})
+	}
+}
+
+// reported checks what the report says about a blocker: locks and failures only.
+func reported(t *testing.T, kind string, told []report.Wait) {
+	t.Helper()
+	held := kind == BlockedLock
+	switch {
+	case !held && kind != BlockedFailure:
+		if len(told) > 0 {
+			t.Errorf("the report says that something is waited for: %+v", told)
+		}
+	case len(told) != 1:
+		t.Errorf("the report tells %d waits: %+v", len(told), told)
+	case held && (!strings.Contains(told[0].Holder, "job") || told[0].Since.IsZero()), !held && (told[0].Tries == 0 || told[0].Until.IsZero()):
+		t.Errorf("the report does not tell enough: %+v", told[0])
 	}
 }
 
