@@ -6,6 +6,11 @@ type Target struct {
 	Name   string            `json:"name"`             // the device's name, for people
 	Config map[string]string `json:"config,omitempty"` // configuration variables, prefix included
 	Apps   map[string]App    `json:"apps"`             // by app UUID
+
+	// Local: the device is in local mode, and its apps are what people on its
+	// own network sent to it. Nothing is told about apps to the cloud, and
+	// images that no app uses stay.
+	Local bool `json:"local,omitempty"`
 }
 
 // App is one wanted application at one release.

@@ -62,7 +62,8 @@ func (d *device) recall(w *state.World, since uint64) {
 		w.Apps[uuid] = a
 	}
 	for id, img := range w.Images {
-		img.Ours = d.images[id] || slices.ContainsFunc(img.Refs, func(r string) bool { return d.images[r] })
+		// In local mode what the cloud's apps need stays for when it ends.
+		img.Ours = !d.want.Local && (d.images[id] || slices.ContainsFunc(img.Refs, func(r string) bool { return d.images[r] }))
 		w.Images[id] = img
 	}
 	w.Intents, w.Overrides = d.intentsNow(), d.overridesNow()

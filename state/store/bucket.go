@@ -44,6 +44,7 @@ func buckets() map[string]int {
 		historyBucket:   1,
 		keysBucket:      1,
 		leasesBucket:    1,
+		localBucket:     1,
 	}
 }
 
@@ -65,6 +66,7 @@ func (s *Store) own() {
 	s.History = newHistory(s)
 	s.Keys = Keys{bucket[ServiceKey]{s, keysBucket}}
 	s.Leases = Leases{bucket[Lease]{s, leasesBucket}}
+	s.Local = Local{bucket[localEntry]{s, localBucket}}
 }
 
 // prepare creates missing buckets and sets those of another version aside.

@@ -56,6 +56,7 @@ type Store struct {
 	History   History
 	Keys      Keys
 	Leases    Leases
+	Local     Local
 
 	db        *bbolt.DB
 	path      string

@@ -463,6 +463,8 @@ func touch(s *Store, name, key string) {
 		_, _, _ = s.Keys.b.get(key)
 	case leasesBucket:
 		_, _, _ = s.Leases.b.get(key)
+	case localBucket:
+		_, _, _ = s.Local.b.get(key)
 	}
 }
 
