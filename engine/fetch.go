@@ -21,6 +21,9 @@ import (
 func (d doing) fetch(ctx context.Context, s reconcile.Fetch, progress Progress) error {
 	what := "fetch " + s.Image
 	id, err := d.imageID(ctx, s.Image)
+	if errdefs.IsNotFound(err) && pushedHere(s.Image) {
+		return fmt.Errorf("%s: %w", what, state.Classify(state.ClassNotFound, errNotPushed))
+	}
 	if errdefs.IsNotFound(err) {
 		if err := d.room(ctx, s.Image); err != nil {
 			return d.fail(what, err)
