@@ -143,7 +143,7 @@ setup: ## install what tests and demo need; quiet when nothing is missing
 	@scripts/setup.sh bus browser certificates
 
 update-goldens: ## rewrite golden files; look at the difference
-	@$(GO) test ./test/architecture ./test/timing -update
+	@$(GO) test ./test/architecture ./test/timing ./state/store -update
 
 clean: ## remove what make made
 	rm -rf bin dist .run

@@ -8,7 +8,7 @@ import (
 	"hash/crc32"
 	"maps"
 	"slices"
-	"strconv"
+	"syscall"
 
 	"go.etcd.io/bbolt"
 
@@ -23,8 +23,10 @@ const (
 	asideKey   = "set-aside"
 )
 
-// buckets lists every bucket with the version this code writes. Raise a version
-// only when old values can no longer be read, and convert them in prepare.
+// buckets lists every bucket with the version this code writes. A field that is
+// added, and may be missing, needs no new version. Otherwise raise the version and
+// say in migrations how its values come about; a device may go back by one version
+// at any time, so what is written must still be readable for the version before.
 func buckets() map[string]int {
 	return map[string]int{
 		targetsBucket:  1,
@@ -43,6 +45,9 @@ func buckets() map[string]int {
 		adoptedBucket:   1,
 		historyBucket:   1,
 		keysBucket:      1,
+		pinBucket:       1,
+		initialBucket:   1,
+		tagsBucket:      1,
 		leasesBucket:    1,
 		localBucket:     1,
 	}
@@ -65,37 +70,11 @@ func (s *Store) own() {
 	s.Adopted = Adopted{bucket[string]{s, adoptedBucket}}
 	s.History = newHistory(s)
 	s.Keys = Keys{bucket[ServiceKey]{s, keysBucket}}
+	s.Pins = Pins{bucket[Pin]{s, pinBucket}}
+	s.Initial = Initial{bucket[string]{s, initialBucket}}
+	s.Tags = newTags(s)
 	s.Leases = Leases{bucket[Lease]{s, leasesBucket}}
 	s.Local = Local{bucket[localEntry]{s, localBucket}}
-}
-
-// prepare creates missing buckets and sets those of another version aside.
-func (s *Store) prepare(tx *bbolt.Tx) error {
-	all := buckets()
-	for _, name := range slices.Sorted(maps.Keys(all)) {
-		want := strconv.Itoa(all[name])
-		if b := tx.Bucket([]byte(name)); b != nil {
-			got := string(b.Get([]byte(versionKey)))
-			if got == want && b.Bucket([]byte(valuesKey)) != nil {
-				continue
-			}
-			s.report(fmt.Errorf("store: the %s are of version %q and this deckhand writes %s; they are set aside", name, got, want))
-			if err := setAside(tx, name); err != nil {
-				return fmt.Errorf("set bucket %s aside: %w", name, err)
-			}
-		}
-		b, err := tx.CreateBucket([]byte(name))
-		if err != nil {
-			return fmt.Errorf("create bucket %s: %w", name, err)
-		}
-		if err := b.Put([]byte(versionKey), []byte(want)); err != nil {
-			return err
-		}
-		if _, err := b.CreateBucket([]byte(valuesKey)); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // setAside moves a bucket below asideKey, in place of an earlier one.
@@ -207,8 +186,25 @@ func (b bucket[T]) edit(put map[string]T, gone func(key string) bool) (edit, err
 		}
 		e.put[k] = raw
 	}
-	doomed, err := b.compare(e.put, gone)
-	e.remove = doomed
+	err := b.view(func(values *bbolt.Bucket) error {
+		for k, v := range put {
+			switch raw, same := over(values.Get([]byte(k)), v, e.put[k]); {
+			case same:
+				delete(e.put, k)
+			default:
+				e.put[k] = raw
+			}
+		}
+		if gone == nil {
+			return nil
+		}
+		return values.ForEach(func(k, _ []byte) error {
+			if _, stays := put[string(k)]; !stays && gone(string(k)) {
+				e.remove = append(e.remove, string(k))
+			}
+			return nil
+		})
+	})
 	return e, err
 }
 
@@ -248,33 +244,24 @@ func (e edit) in(tx *bbolt.Tx) error {
 	return nil
 }
 
-// compare lists the keys to delete, and takes out of encoded what is stored
-// already.
-func (b bucket[T]) compare(encoded map[string][]byte, gone func(key string) bool) (doomed []string, err error) {
-	err = b.view(func(values *bbolt.Bucket) error {
-		return values.ForEach(func(k, raw []byte) error {
-			switch v, ok := encoded[string(k)]; {
-			case ok && bytes.Equal(v, raw):
-				delete(encoded, string(k))
-			case !ok && gone != nil && gone(string(k)):
-				doomed = append(doomed, string(k))
-			}
-			return nil
-		})
-	})
-	return doomed, err
-}
-
-// drop deletes values that cannot be read, and says so.
+// drop deletes values that cannot be read, and says so. In a bucket that a newer
+// deckhand wrote they may be of a form that only it knows, and stay.
 func (b bucket[T]) drop(bad map[string]error) {
-	if len(bad) == 0 {
+	var doomed []string
+	for _, k := range slices.Sorted(maps.Keys(bad)) {
+		if b.s.newer[b.name] && errors.Is(bad[k], errForm) {
+			if _, told := b.s.told.LoadOrStore(b.name+"/"+k, true); !told {
+				b.s.report(fmt.Errorf("store: %s %q is left for a newer deckhand: %w", b.name, k, bad[k]))
+			}
+			continue
+		}
+		b.s.report(fmt.Errorf("store: %s %q was dropped: %w", b.name, k, bad[k]))
+		doomed = append(doomed, k)
+	}
+	if len(doomed) == 0 {
 		return
 	}
-	keys := slices.Sorted(maps.Keys(bad))
-	for _, k := range keys {
-		b.s.report(fmt.Errorf("store: %s %q was dropped: %w", b.name, k, bad[k]))
-	}
-	if err := b.remove(keys...); err != nil {
+	if err := b.remove(doomed...); err != nil {
 		b.s.report(err)
 	}
 }
@@ -299,9 +286,20 @@ func (b bucket[T]) within(do func(*bbolt.Bucket) error) func(*bbolt.Tx) error {
 
 func (s *Store) run(begin func(func(*bbolt.Tx) error) error, do func(*bbolt.Tx) error) error {
 	if err := guard(func() error { return begin(do) }); err != nil {
-		return fmt.Errorf("store %s: %w", s.path, err)
+		return disk(fmt.Errorf("store %s: %w", s.path, err))
 	}
 	return nil
+}
+
+// disk adds to an error of the disk what helps against it.
+func disk(err error) error {
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return state.Classify(state.ClassSpace, err)
+	case errors.Is(err, syscall.EROFS), errors.Is(err, syscall.EIO):
+		return state.Classify(state.ClassSpace, fmt.Errorf("%w; nothing can be written: check the disk and its file system, then restart the device", err))
+	}
+	return err
 }
 
 // A value on disk is its checksum in eight hexadecimal digits, a space, and
@@ -322,9 +320,12 @@ func decode[T any](raw []byte) (v T, err error) {
 	// A value of another version of this program may not fit the type.
 	if err := json.Unmarshal(body, &v); err != nil {
 		var zero T
-		return zero, fmt.Errorf("it cannot be decoded: %w", err)
+		return zero, fmt.Errorf("%w: %w", errForm, err)
 	}
 	return v, nil
 }
+
+// errForm says that a value is as it was written, and not as we know it.
+var errForm = errors.New("it cannot be decoded")
 
 func checksum(b []byte) uint32 { return crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) }

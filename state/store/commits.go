@@ -19,3 +19,5 @@ func (c Commits) Put(app string, release Committed) error { return c.b.put(app, 
 
 // Remove forgets the release of an app.
 func (c Commits) Remove(app string) error { return c.b.remove(app) }
+
+func (c Committed) sameAs(earlier Committed) bool { return c.Commit == earlier.Commit }

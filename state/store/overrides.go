@@ -40,3 +40,7 @@ func (o Overrides) Remove(apps ...string) error {
 	}
 	return o.b.remove(keys...)
 }
+
+func (o Override) sameAs(earlier Override) bool {
+	return o.App == earlier.App && o.By == earlier.By && o.Until.Equal(earlier.Until)
+}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -33,6 +34,8 @@ type Options struct {
 	// Write carries out each write. Nil: it is just done. Tests let a disk be
 	// full here, or a process end.
 	Write func(write func() error) error
+
+	layout layout // zero: the one of this code; tests bring others
 }
 
 // Store is an open store. Its fields are the owners of the buckets. All methods
@@ -55,6 +58,9 @@ type Store struct {
 	Adopted   Adopted
 	History   History
 	Keys      Keys
+	Pins      Pins
+	Initial   Initial
+	Tags      Tags
 	Leases    Leases
 	Local     Local
 
@@ -63,6 +69,9 @@ type Store struct {
 	recovered string
 	report    func(error)
 	write     func(func() error) error
+	layout    layout
+	newer     map[string]bool // buckets that a newer deckhand wrote
+	told      sync.Map        // what was reported and need not be again
 }
 
 // Open opens the store at path and creates it, with its folder, when there is
@@ -81,7 +90,11 @@ func Open(path string, o Options) (*Store, error) {
 	if o.Write == nil {
 		o.Write = func(write func() error) error { return write() }
 	}
-	s := &Store{path: path, report: o.Report, write: o.Write}
+	if o.layout.versions == nil {
+		o.layout = layout{versions: buckets(), migrations: migrations()}
+	}
+	write := func(do func() error) error { return disk(o.Write(do)) }
+	s := &Store{path: path, report: o.Report, write: write, layout: o.layout}
 	damage, err := s.inspect(o.Timeout)
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", path, err)
@@ -146,7 +159,7 @@ func (s *Store) open(timeout time.Duration) (damage, err error) {
 			return err
 		}
 		s.db = db
-		return db.Update(func(tx *bbolt.Tx) error { return s.prepare(tx) })
+		return s.prepare()
 	})
 	if err == nil {
 		s.own()
@@ -163,9 +176,10 @@ func (s *Store) open(timeout time.Duration) (damage, err error) {
 	switch {
 	case errors.Is(err, bolterrors.ErrTimeout):
 		return nil, errInUse
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return nil, state.Classify(state.ClassSpace, err)
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS), errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EROFS):
+		return nil, disk(err)
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrNotExist),
+		errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOMEM):
 		return nil, err
 	}
 	return err, nil

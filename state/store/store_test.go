@@ -56,6 +56,7 @@ func fill(t *testing.T, s *Store) {
 	_, err = s.Keys.Ensure(1, "web")
 	must(t, err)
 	must(t, s.Leases.Change([]Lease{{ID: "l1", App: "app1", Service: "web", Holder: "backup", Containers: []string{"c0ffee"}, Until: time.Unix(9, 0).UTC()}}))
+	must(t, s.Local.PutSnapshot(Snapshot{Volumes: []string{"1_data"}, Taken: time.Unix(4, 0).UTC()}))
 }
 
 // content reads every bucket.
@@ -99,6 +100,11 @@ func content(t *testing.T, s *Store) map[string]any {
 	add("history", history, len(history), err)
 	keys, err := s.Keys.All()
 	add("keys", keys, len(keys), err)
+	local, err := s.Local.Snapshot()
+	must(t, err)
+	if local != nil {
+		out["local"] = *local
+	}
 	leases, err := s.Leases.All()
 	add("leases", leases, len(leases), err)
 	return out
@@ -165,6 +171,7 @@ func TestRemoveAndPrune(t *testing.T) {
 	must(t, s.Adopted.Remove("c0ffee"))
 	must(t, s.Keys.Prune(func(int64, string) bool { return false }))
 	must(t, s.Leases.Change(nil, "l1", "never-there"))
+	must(t, s.Local.DropSnapshot())
 	got := content(t, s)
 	delete(got, "history") // it goes by itself
 	delete(got, "specs")
@@ -477,7 +484,7 @@ func TestABucketOfANewerVersionIsSetAside(t *testing.T) {
 			before := content(t, s)
 			must(t, s.Close())
 			for range 2 { // twice: an earlier one set aside is in the way
-				raw(t, path, func(_, top *bbolt.Bucket) error { return top.Put([]byte(versionKey), []byte("999")) }, name)
+				raw(t, path, func(_, top *bbolt.Bucket) error { return stamp{999, 998, 999}.write(top) }, name)
 				s, problems := open(t, path)
 				if s.Recovered() != "" {
 					t.Fatal("the whole file was set aside")

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"time"
 
 	"deckhand/state"
@@ -40,4 +41,8 @@ func (s *Store) Accept(target Target, specs map[string]state.Spec) error {
 		return err
 	}
 	return s.apply(doc, of)
+}
+
+func (t Target) sameAs(earlier Target) bool {
+	return bytes.Equal(t.Document, earlier.Document) && t.Source == earlier.Source
 }
