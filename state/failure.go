@@ -17,6 +17,7 @@ const (
 	ClassNetwork   Class = "network"    // connection refused, reset, lost
 	ClassDNS       Class = "dns"        // a name does not resolve
 	ClassTLS       Class = "tls"        // a certificate is not accepted
+	ClassClock     Class = "clock"      // the device's clock is wrong
 	ClassRateLimit Class = "rate-limit" // asked to slow down
 	ClassEngine    Class = "engine"     // the engine refused or is away
 	ClassInvalid   Class = "invalid"    // the request itself is wrong; only a new release helps
@@ -40,6 +41,8 @@ func (c Class) Advice() string {
 		return "check the device's DNS servers and the host name"
 	case ClassTLS:
 		return "check the device's clock and its root certificates"
+	case ClassClock:
+		return "set the device's clock, or let it reach a time server"
 	case ClassRateLimit:
 		return "wait; the server asked for fewer requests"
 	case ClassEngine:

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -34,6 +33,9 @@ type Config struct {
 	UserAgent string        // starts with "Supervisor/"
 	Timeout   time.Duration // of silence, in any phase; 0: DefaultTimeout
 
+	// Patience is asked for each request and goes over Timeout; nil or 0: Timeout.
+	Patience func() time.Duration
+
 	// Transport replaces the network in tests; nil: a transport of our own.
 	Transport http.RoundTripper
 }
@@ -46,6 +48,7 @@ type Client struct {
 	key       func() string
 	userAgent string
 	timeout   time.Duration
+	patience  func() time.Duration // may be nil
 	http      *http.Client
 }
 
@@ -62,26 +65,12 @@ func New(c Config) (*Client, error) {
 		c.Timeout = DefaultTimeout
 	}
 	if c.Transport == nil {
-		c.Transport = NewTransport()
+		c.Transport = NewTransport(TransportConfig{})
 	}
 	return &Client{
-		base: base, uuid: c.UUID, key: c.Key, userAgent: c.UserAgent, timeout: c.Timeout,
+		base: base, uuid: c.UUID, key: c.Key, userAgent: c.UserAgent, timeout: c.Timeout, patience: c.Patience,
 		http: &http.Client{Transport: c.Transport, CheckRedirect: checkRedirect},
 	}, nil
-}
-
-// NewTransport is a transport for networks of bad quality. Addresses are tried
-// side by side, so that one which swallows packets costs little, and idle
-// connections go before a router forgets them.
-func NewTransport() *http.Transport {
-	return &http.Transport{
-		Proxy:               nil, // the host redirects traffic itself
-		DialContext:         (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
-		ForceAttemptHTTP2:   true,
-		TLSHandshakeTimeout: DefaultTimeout,
-		IdleConnTimeout:     20 * time.Second,
-		MaxIdleConns:        4,
-	}
 }
 
 // checkRedirect follows redirects that mean the same request. Others would turn
@@ -193,6 +182,16 @@ type response struct {
 	body        []byte
 }
 
+// silence is how long the cloud may be silent in this request.
+func (c *Client) silence() time.Duration {
+	if c.patience != nil {
+		if d := c.patience(); d > 0 {
+			return d
+		}
+	}
+	return c.timeout
+}
+
 var errSilent = errors.New("no answer in time")
 
 // do makes one request and reads the whole answer. The time limit is for
@@ -200,7 +199,7 @@ var errSilent = errors.New("no answer in time")
 func (c *Client) do(ctx context.Context, q request) (*response, error) {
 	limit := q.timeout
 	if limit <= 0 {
-		limit = c.timeout
+		limit = c.silence()
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

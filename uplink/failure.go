@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"deckhand/state"
@@ -66,14 +67,25 @@ func statusClass(e *StatusError) state.Class {
 	return state.ClassInvalid
 }
 
-// retryAfter reads the header's seconds. A date is not understood: the device's
-// clock may be wrong.
+// longestAfter bounds what Retry-After can ask for.
+const longestAfter = 24 * time.Hour
+
+// retryAfter reads the header, in seconds or as a date. A date counts from that of
+// the answer: the device's own clock may be wrong.
 func retryAfter(h http.Header) time.Duration {
-	s, err := strconv.Atoi(strings.TrimSpace(h.Get("Retry-After")))
-	if err != nil || s < 0 {
+	text := strings.TrimSpace(h.Get("Retry-After"))
+	if s, err := strconv.ParseInt(text, 10, 64); err == nil {
+		return time.Duration(min(max(s, 0), int64(longestAfter/time.Second))) * time.Second
+	}
+	then, err := http.ParseTime(text)
+	if err != nil {
 		return 0
 	}
-	return time.Duration(min(s, 24*3600)) * time.Second
+	now, err := http.ParseTime(h.Get("Date"))
+	if err != nil {
+		now = time.Now()
+	}
+	return min(max(then.Sub(now), 0), longestAfter)
 }
 
 // classify gives an error without an answer its class.
@@ -99,6 +111,8 @@ func errorClass(err error) state.Class {
 	}
 	return state.ClassNetwork
 }
+
+func isRefused(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
 
 func isTLS(err error) bool {
 	if errors.Is(err, http.ErrSchemeMismatch) {

@@ -38,6 +38,7 @@ type PollConfig struct {
 	Interval func() time.Duration // asked before each wait, so that changes count
 	Jitter   time.Duration        // the most that is added to Interval by chance; 0: one minute; < 0: none
 	Wait     time.Duration        // how long the cloud may hold a request; 0: it may not
+	Instant  func() bool          // whether news are wanted before Interval is over, asked for each request; nil: yes
 	ETag     string               // of the document that OnTarget has accepted before, if any
 	Later    bool                 // the first poll comes after Interval, not at once
 
@@ -199,7 +200,7 @@ func (p *Poller) poll(ctx context.Context, due time.Time) (wait time.Duration, r
 		p.holds = answer.Held && time.Since(started) >= min(shortHold, patience/2)
 	}
 	wait = p.pause()
-	if p.holds && p.etag != "" {
+	if p.holds && p.etag != "" && p.instant() {
 		wait = 0
 	}
 	if err != nil {
@@ -221,11 +222,13 @@ func (p *Poller) take() *Trigger {
 // patience is how long the cloud may hold the request. A trigger wants an
 // answer now, and so does a device that has nothing yet.
 func (p *Poller) patience(t *Trigger) time.Duration {
-	if t != nil || p.etag == "" {
+	if t != nil || p.etag == "" || !p.instant() {
 		return 0
 	}
 	return p.c.Wait
 }
+
+func (p *Poller) instant() bool { return p.c.Instant == nil || p.c.Instant() }
 
 // hold makes the context of a request; a trigger ends it when it may be held.
 func (p *Poller) hold(ctx context.Context, held bool) (context.Context, func()) {

@@ -52,20 +52,24 @@ type ProvisionConfig struct {
 // device: the next attempt finds it with the device's own key.
 func Provision(ctx context.Context, c ProvisionConfig) error {
 	if c.Transport == nil {
-		c.Transport = NewTransport()
+		c.Transport = NewTransport(TransportConfig{})
 	}
-	p := provisioner{c}
+	return insist(ctx, c.File, c.OnError, provisioner{c}.attempt)
+}
+
+// insist makes attempts until one succeeds, or ctx ends.
+func insist(ctx context.Context, file IdentityFile, onError func(error, time.Duration), attempt func(context.Context) error) error {
 	for {
-		err := p.attempt(ctx)
+		err := attempt(ctx)
 		if err == nil {
 			return nil
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		wait := max(c.File.Values().BootstrapRetryDelay, min(RetryAfter(err), longestRefusal))
-		if c.OnError != nil {
-			c.OnError(err, wait)
+		wait := max(file.Values().BootstrapRetryDelay, min(RetryAfter(err), longestRefusal))
+		if onError != nil {
+			onError(err, wait)
 		}
 		if err := pause(ctx, wait); err != nil {
 			return err
@@ -250,7 +254,7 @@ func exchange(ctx context.Context, cloud *Client, v config.Values) (int64, error
 func find(ctx context.Context, cloud *Client, v config.Values, key string) (int64, error) {
 	res, err := cloud.do(ctx, request{
 		method: http.MethodGet, path: "/v7/device", key: key, limit: maxAnswer,
-		query: "$select=id&$filter=uuid%20eq%20'" + v.UUID + "'",
+		query: query("id", "uuid eq "+quote(v.UUID)),
 	})
 	if err != nil {
 		return 0, fmt.Errorf("find the device: %w", err)
@@ -258,18 +262,14 @@ func find(ctx context.Context, cloud *Client, v config.Values, key string) (int6
 	if res.status/100 != 2 {
 		return 0, fmt.Errorf("find the device: %w", res.refusal())
 	}
-	var answer struct {
-		D *[]struct {
-			ID int64 `json:"id"`
-		} `json:"d"`
+	found, err := rows[row](res)
+	if err != nil {
+		return 0, fmt.Errorf("find the device: %w", err)
 	}
-	if err := json.Unmarshal(res.body, &answer); err != nil || answer.D == nil {
-		return 0, state.Classify(state.ClassInvalid, errors.New("find the device: the answer is not a list of devices; is the cloud address right?"))
-	}
-	if len(*answer.D) == 0 || (*answer.D)[0].ID <= 0 {
+	if len(found) == 0 || found[0].ID <= 0 {
 		return 0, state.Classify(state.ClassAuth, fmt.Errorf("find the device: %w", errNotOurs))
 	}
-	return (*answer.D)[0].ID, nil
+	return found[0].ID, nil
 }
 
 // refusal is the answer's failure, which is errNotOurs when it is definite.

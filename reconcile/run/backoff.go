@@ -19,7 +19,7 @@ func backOff(c state.Class, attempt int, random func() float64) time.Duration {
 		base = 30 * time.Second
 	case state.ClassAuth, state.ClassNotFound, state.ClassSpace, state.ClassInvalid:
 		base = 5 * time.Second
-	case state.ClassNetwork, state.ClassDNS, state.ClassTLS, state.ClassEngine, state.ClassTimeout, state.ClassCancelled:
+	case state.ClassNetwork, state.ClassDNS, state.ClassTLS, state.ClassClock, state.ClassEngine, state.ClassTimeout, state.ClassCancelled:
 	}
 	rest := base << min(attempt-1, 20)
 	if rest <= 0 || rest > limit {
