@@ -55,6 +55,10 @@ func fill(t *testing.T, s *Store) {
 	must(t, s.History.Append([]Entry{{At: time.Unix(6, 0).UTC(), App: "app1", Service: "web", Kind: "start", Title: "start shop/web", Took: state.Duration(time.Second)}}))
 	_, err = s.Keys.Ensure(1, "web")
 	must(t, err)
+	must(t, s.Pins.Put(Pin{Fleet: 7, Commit: "c1"}))
+	must(t, s.Initial.Put("https://api device"))
+	_, err = s.Tags.Want(map[string]string{"color": "blue"})
+	must(t, err)
 	must(t, s.Leases.Change([]Lease{{ID: "l1", App: "app1", Service: "web", Holder: "backup", Containers: []string{"c0ffee"}, Until: time.Unix(9, 0).UTC()}}))
 	must(t, s.Local.PutSnapshot(Snapshot{Volumes: []string{"1_data"}, Taken: time.Unix(4, 0).UTC()}))
 }
@@ -105,6 +109,15 @@ func content(t *testing.T, s *Store) map[string]any {
 	if local != nil {
 		out["local"] = *local
 	}
+	pin, ok, err := s.Pins.Wanted()
+	must(t, err)
+	if ok {
+		out["pin"] = pin
+	}
+	told, err := s.Initial.Told()
+	add("initial", told, len(told), err)
+	tags, err := s.Tags.Wanted()
+	add("tags", tags, len(tags), err)
 	leases, err := s.Leases.All()
 	add("leases", leases, len(leases), err)
 	return out
@@ -169,6 +182,9 @@ func TestRemoveAndPrune(t *testing.T) {
 	must(t, s.Handovers.Remove(OfService("app1", "web")))
 	must(t, s.Reboots.Remove(OfService("app1", "web")))
 	must(t, s.Adopted.Remove("c0ffee"))
+	must(t, s.Pins.Clear())
+	must(t, s.Initial.Clear())
+	must(t, s.Tags.Drop(map[string]string{"color": "blue"}))
 	must(t, s.Keys.Prune(func(int64, string) bool { return false }))
 	must(t, s.Leases.Change(nil, "l1", "never-there"))
 	must(t, s.Local.DropSnapshot())
@@ -468,6 +484,12 @@ func touch(s *Store, name, key string) {
 		_, _, _ = s.History.ring.b.get(key)
 	case keysBucket:
 		_, _, _ = s.Keys.b.get(key)
+	case pinBucket:
+		_, _, _ = s.Pins.b.get(key)
+	case initialBucket:
+		_, _, _ = s.Initial.b.get(key)
+	case tagsBucket:
+		_, _, _ = s.Tags.b.get(key)
 	case leasesBucket:
 		_, _, _ = s.Leases.b.get(key)
 	case localBucket:
