@@ -91,6 +91,7 @@ type device struct {
 	puzzles    map[string]int         // containers of others → how often they could not be compared
 	adopted    map[string]string      // container ID → hash of the spec it matches
 	differs    map[string]differences // container ID → why it does not
+	leases     *leases                // update locks over the local API
 	adopt      bool                   // the store was lost: take over the images of our containers
 	stops      stops
 	rebootless bool // reboots cannot be seen, and that was said
@@ -104,7 +105,9 @@ func newDevice(c deviceConfig) (*device, error) {
 		deviceConfig: c, images: map[string]bool{}, intents: map[string]state.Intent{}, overrides: map[string]store.Override{},
 		differs: map[string]differences{}, puzzles: map[string]int{}, adopt: c.Store.Recovered() != "", stops: newStops(),
 	}
-	return d, d.load()
+	var err error
+	d.leases, err = openLeases(c.Store.Leases, c.Now, d.bootID, c.Log)
+	return d, errors.Join(err, d.load())
 }
 
 // load reads what is remembered.
@@ -139,7 +142,7 @@ func (d *device) Watch(ctx context.Context) <-chan struct{} {
 	if d.Locks == nil {
 		return d.Engine.Watch(ctx)
 	}
-	return merge(ctx, d.Engine.Watch(ctx), d.Locks.Watch(ctx))
+	return merge(ctx, d.Engine.Watch(ctx), d.Locks.Watch(ctx), d.leases.watch(ctx))
 }
 
 // merge passes hints of several kinds on until ctx ends.
@@ -181,7 +184,7 @@ func withoutOurselves(w *state.World) {
 
 // Observe implements run.Device.
 func (d *device) Observe(ctx context.Context) (state.World, error) {
-	since := d.stopsSeen()
+	since, leases := d.stopsSeen(), d.leases.seen()
 	w, err := d.Engine.Observe(ctx)
 	if err != nil {
 		return w, err
@@ -200,6 +203,7 @@ func (d *device) Observe(ctx context.Context) (state.World, error) {
 	if err := d.observeLocks(ctx, &w, apps); err != nil {
 		return w, err
 	}
+	d.leases.observe(&w, leases)
 	if err := d.observeHost(&w, apps); err != nil {
 		return w, err
 	}

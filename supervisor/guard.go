@@ -92,7 +92,13 @@ func (d *device) takeLocks(ctx context.Context, s reconcile.TakeLocks) error {
 	if s.By != "" {
 		d.Log.Warn().Str("app", s.App.Name).Strs("services", s.Services).Str("by", s.By).Msg("breaking update locks")
 	}
-	return d.Locks.Take(ctx, s.App.ID, s.Services, s.By != "")
+	end, err := d.leases.yield(s)
+	if err != nil {
+		return err
+	}
+	err = d.Locks.Take(ctx, s.App.ID, s.Services, s.By != "")
+	end(err == nil)
+	return err
 }
 
 func (d *device) releaseLocks(ctx context.Context, s reconcile.ReleaseLocks) error {

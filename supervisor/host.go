@@ -163,6 +163,18 @@ func (d *device) requireReboot(s reconcile.RequireReboot) error {
 	return nil
 }
 
+// bootID names this run of the kernel; "": it is not known.
+func (d *device) bootID() string {
+	if d.Machine == nil {
+		return ""
+	}
+	id, err := d.Machine.BootID()
+	if err != nil {
+		return "" // said when reboots are looked at
+	}
+	return id
+}
+
 func (d *device) reboot(ctx context.Context) error {
 	if d.Machine == nil {
 		return fmt.Errorf("reboot: %w", state.Classify(state.ClassInvalid, errNoReboot))
