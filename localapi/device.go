@@ -12,6 +12,7 @@ type Config struct {
 	Keys   Keys
 	Device Device
 	Apps   Apps
+	Local  Local
 
 	// Unhealthy is told the reasons for a bad health, for the log. May be nil.
 	Unhealthy func(reasons []string)

@@ -29,6 +29,7 @@ func (a *api) routes() []route {
 		a.openRoutes(),
 		a.deviceRoutes(),
 		a.stateRoutes(),
+		a.localRoutes(),
 	)
 }
 

@@ -37,13 +37,14 @@ func (s *Supervisor) apiPort() int {
 }
 
 // listenAddress is every interface for a managed device, whose API asks for a
-// key, and loopback for one that asks for none.
+// key, and for one under development, whose engine is open anyway. It is loopback
+// for others without a cloud: they ask for no key.
 func (s *Supervisor) listenAddress() string {
 	if s.cfg.Listen != "" {
 		return s.cfg.Listen
 	}
 	host := "127.0.0.1"
-	if s.values().Managed() {
+	if v := s.values(); v.Managed() || v.DevelopmentMode {
 		host = ""
 	}
 	return net.JoinHostPort(host, strconv.Itoa(s.apiPort()))
@@ -53,7 +54,7 @@ func (s *Supervisor) listenAddress() string {
 func (s *Supervisor) api(open bool) http.Handler {
 	e := edge{s, open}
 	return localapi.New(localapi.Config{
-		Keys: e, Device: e, Apps: e,
+		Keys: e, Device: e, Apps: e, Local: e,
 		Unhealthy: func(reasons []string) {
 			s.cfg.Log.Warn().Strs("reasons", reasons).Msg("unhealthy")
 		},
@@ -241,6 +242,7 @@ func (a answers) Plan(ctx context.Context, document []byte) (any, error) {
 		if want, _, err = target.DecodeV3(ctx, document, a.s.decoding(a.s.values().UUID)); err != nil {
 			return nil, err
 		}
+		want = a.s.local.preview(want)
 	} else if !st.HasGoal {
 		return nil, state.Classify(state.ClassInvalid, errors.New("there is no target yet; the cloud was not reached so far"))
 	}

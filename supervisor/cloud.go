@@ -57,6 +57,7 @@ func (s *Supervisor) cloud(ctx context.Context) {
 	file := s.configFile()
 	if !file.Values().Managed() {
 		s.cfg.Log.Info().Msg("config.json names no cloud; the device is unmanaged")
+		s.local.look()
 		return
 	}
 	if err := s.provision(ctx, file); err != nil {

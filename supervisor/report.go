@@ -21,7 +21,7 @@ func (s *Supervisor) report(ctx context.Context, client *uplink.Client, file *co
 	changed := make(chan struct{}, 1)
 	watcher.Go(func() { s.changes(ctx, changed) })
 	_ = report.Run(ctx, report.Config{
-		Now: func() report.Report { return report.Build(s.reportInput()) }, Changed: changed,
+		Now: func() report.Report { return report.Build(s.inCloudsEyes(s.reportInput())) }, Changed: changed,
 		Send: client.Report, Memory: s.store.Reports, RetryAfter: uplink.RetryAfter,
 		MaxBackoff: func() time.Duration { return file.Values().PollInterval },
 		OnError: func(err error, next time.Duration) {

@@ -46,6 +46,7 @@ type Supervisor struct {
 	device  *device
 	runner  *run.Runner
 	journal *journal
+	local   *localMode
 	host    hostapp.Facts
 
 	started time.Time
@@ -76,6 +77,7 @@ func Run(ctx context.Context, cfg Config) error {
 	cfg.Log.Info().Str("version", version.Version).Str("engine", cfg.Engine).Str("data", cfg.DataDir).Msg("supervisor starting")
 	s.journal.begin(version.Version)
 	s.loadConfig()
+	s.local.load(ctx)
 	s.restore(ctx)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.runner.Run(ctx) })
@@ -84,6 +86,7 @@ func Run(ctx context.Context, cfg Config) error {
 	g.Go(func() error { s.preload(ctx); s.cloud(ctx); return nil })
 	g.Go(func() error { s.learnEngine(ctx); return nil })
 	g.Go(func() error { s.housekeeping(ctx); return nil })
+	g.Go(func() error { s.local.run(ctx); return nil })
 	g.Go(func() error { s.journal.run(ctx); return nil })
 	err = g.Wait()
 	cfg.Log.Info().Msg("supervisor stopped; containers go on")
@@ -125,6 +128,7 @@ func open(cfg Config) (*Supervisor, error) {
 		return nil, errors.Join(err, s.engine.Close(), s.store.Close())
 	}
 	s.journal = newJournal(s.store.History, s.device.target, time.Now, cfg.Log)
+	s.local = newLocalMode(s)
 	s.runner = run.New(run.Config{Device: s.device, Memory: memory{s.store, cfg.Log}, Log: cfg.Log, Event: s.journal.event})
 	return s, nil
 }
@@ -190,6 +194,7 @@ func (s *Supervisor) restore(ctx context.Context) {
 		s.cfg.Log.Warn().Err(err).Msg("the stored target cannot be read any more; waiting for the cloud's")
 		return
 	}
+	t = s.local.over(t, false)
 	s.setName(t.Name)
 	s.device.use(t)
 	s.runner.RestoreTarget(t)
@@ -212,16 +217,24 @@ func (s *Supervisor) take(ctx context.Context, doc []byte, from origin) error {
 	for _, p := range problems {
 		s.cfg.Log.Warn().Msg(p.String())
 	}
-	last := s.runner.Status().World
+	s.local.turn.Lock()
+	defer s.local.turn.Unlock()
 	err = s.device.learn(t, &store.Target{Document: doc, ETag: from.etag, Source: from.name, AcceptedAt: time.Now().UTC()})
 	if err != nil {
 		return fmt.Errorf("store the target: %w", state.Classify(state.ClassSpace, err))
 	}
+	s.install(s.local.over(t, true), "from "+cmp.Or(from.name, "the cloud"))
+	return nil
+}
+
+// install makes a target the one in force; it is stored already.
+func (s *Supervisor) install(t state.Target, source string) {
+	last := s.runner.Status().World
 	if err := writeTargetConfig(s.cfg.RunDir, t.Config); err != nil {
 		s.cfg.Log.Warn().Err(err).Msg("cannot tell the host OS about the configuration")
 	}
 	s.setName(t.Name)
-	s.journal.accepted(s.device.target(), t, "from "+cmp.Or(from.name, "the cloud"))
+	s.journal.accepted(s.device.target(), t, source)
 	if err := s.device.retryHandovers(""); err != nil {
 		s.cfg.Log.Warn().Err(err).Msg("cannot forget failed hand-overs; they are not tried again yet")
 	}
@@ -231,7 +244,13 @@ func (s *Supervisor) take(ctx context.Context, doc []byte, from origin) error {
 	if err := s.device.tidy(t, last); err != nil {
 		s.cfg.Log.Warn().Err(err).Msg("cannot forget what no target and no container refers to")
 	}
-	return nil
+}
+
+// deviceName is the device's name, from the target in force.
+func (s *Supervisor) deviceName() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.name
 }
 
 func (s *Supervisor) setName(name string) {
