@@ -35,9 +35,12 @@ type Device struct {
 	MACAddress        string `json:"mac_address,omitempty"`
 	IPAddress         string `json:"ip_address,omitempty"`
 
-	Status               string `json:"status"`                // always Idle: the cloud derives the rest from Apps
+	Status               string `json:"status"`                // always idle
 	ProvisioningProgress *int   `json:"provisioning_progress"` // always null
 	ProvisioningState    string `json:"provisioning_state"`    // always empty
+
+	IsUndervolted bool `json:"is_undervolted"`
+	*Metrics           // nil: nothing is said about them
 
 	// Apps by UUID. Nil: nothing is said about apps. An empty map says that
 	// the device has none, and the cloud forgets their state.
@@ -49,6 +52,8 @@ type App struct {
 	ReleaseUUID string             `json:"release_uuid,omitempty"` // the last release reached completely
 	Releases    map[string]Release `json:"releases"`               // by commit
 	Waiting     []Wait             `json:"waiting,omitempty"`      // clouds that do not know it ignore it
+
+	target string // the wanted release; it is not reported
 }
 
 // Wait is what holds an app back: a pause after a failure, or an update lock.
@@ -61,6 +66,10 @@ type Wait struct {
 	Tries  int         `json:"tries,omitempty"`  // failures in a row
 	Until  time.Time   `json:"until,omitzero"`   // the next try; zero: when the lock is given up
 }
+
+// idle is the only status that a device has: the cloud derives what it does from
+// its apps.
+const idle = "Idle"
 
 // longestText keeps an engine's long answer from filling the report.
 const longestText = 300
@@ -103,6 +112,8 @@ type Input struct {
 	World   state.World
 	Running []Running
 	Waiting map[string][]Wait // by app UUID
+
+	Undervolted bool // the power supply is too weak, or was since the device started
 }
 
 // Build makes the report. Only apps of the target are in it: the cloud refuses
@@ -111,7 +122,7 @@ func Build(in Input) Report {
 	d := Device{
 		APIPort: in.Facts.APIPort, APISecret: in.Facts.APISecret, OSVersion: in.Facts.OSVersion, OSVariant: in.Facts.OSVariant,
 		SupervisorVersion: in.Facts.SupervisorVersion, MACAddress: in.Facts.MACAddress, IPAddress: in.Facts.IPAddress,
-		Status: "Idle",
+		Status: idle, IsUndervolted: in.Undervolted,
 	}
 	if in.Target.Apps != nil {
 		d.Apps = map[string]App{}
@@ -138,7 +149,7 @@ func waits(all []Wait) []Wait {
 }
 
 func buildApp(want state.App, now state.AppNow, rows []Row) App {
-	a := App{ReleaseUUID: now.Commit, Releases: map[string]Release{}}
+	a := App{ReleaseUUID: now.Commit, Releases: map[string]Release{}, target: want.Commit}
 	if want.Commit != "" {
 		a.Releases[want.Commit] = Release{Services: map[string]Service{}}
 	}
@@ -193,31 +204,40 @@ func (r *Report) UnmarshalJSON(b []byte) error {
 // whole top-level fields, all apps when anything in them changed. empty means
 // that nothing has to be sent.
 func Diff(last, now Report) (patch []byte, empty bool, err error) {
+	changed, err := changes(last, now)
+	if err != nil || len(changed) == 0 {
+		return nil, err == nil, err
+	}
+	patch, err = encode(now.UUID, changed)
+	return patch, false, err
+}
+
+// changes are the fields that differ, by name.
+func changes(last, now Report) (map[string]json.RawMessage, error) {
 	was, err := fields(last.Device)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	is, err := fields(now.Device)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	if last.UUID != now.UUID {
 		was = nil
 	}
-	changed := map[string]json.RawMessage{}
-	for _, name := range slices.Sorted(maps.Keys(is)) {
-		if old, ok := was[name]; !ok || !bytes.Equal(old, is[name]) {
-			changed[name] = is[name]
-		}
-	}
-	if len(changed) == 0 {
-		return nil, true, nil
-	}
-	patch, err = json.Marshal(map[string]map[string]json.RawMessage{now.UUID: changed})
+	maps.DeleteFunc(is, func(name string, value json.RawMessage) bool {
+		old, ok := was[name]
+		return ok && bytes.Equal(old, value)
+	})
+	return is, nil
+}
+
+func encode(uuid string, changed map[string]json.RawMessage) ([]byte, error) {
+	patch, err := json.Marshal(map[string]map[string]json.RawMessage{uuid: changed})
 	if err != nil {
-		return nil, false, fmt.Errorf("encode report: %w", err)
+		return nil, fmt.Errorf("encode report: %w", err)
 	}
-	return patch, false, nil
+	return patch, nil
 }
 
 func fields(d Device) (map[string]json.RawMessage, error) {

@@ -19,18 +19,37 @@ type Memory interface {
 	Put(report []byte) error
 }
 
+// Cloud is where reports go.
+type Cloud interface {
+	// Report sends the changed part of the report. Without an error the cloud
+	// has acknowledged it.
+	Report(ctx context.Context, patch []byte) error
+	// Refusal reads from an error of Report what HTTP status the cloud answered,
+	// 0 if it did not, and how long it wants to be left alone, 0 if it does not say.
+	Refusal(err error) (status int, after time.Duration)
+}
+
 // Config says what to report, where to, and when.
 type Config struct {
-	Now     func() Report   // the report of this moment
+	Now     func() Report   // the report of this moment, without metrics
 	Changed <-chan struct{} // something may have changed; best with a buffer of one
-	Send    func(ctx context.Context, patch []byte) error
+	Cloud   Cloud
 	Memory  Memory
+
+	// Metrics measures the device; nil: nothing is said about its load.
+	Metrics func() Metrics
+	// Era names what the memory is good for. A report that was acknowledged in
+	// another one, before the device was started for example, counts as unknown.
+	Era string
+	// Target names the target in force: what the cloud refused is not offered
+	// again until it changes. May be nil.
+	Target func() string
+	// Look is how often to look for changes that nobody tells us about; 0: every
+	// 30 seconds.
+	Look time.Duration
 
 	// MaxBackoff is the longest wait after failures: the poll interval.
 	MaxBackoff func() time.Duration
-	// RetryAfter reads from an error of Send how long the cloud wants to be
-	// left alone. May be nil.
-	RetryAfter func(error) time.Duration
 	// OnError is told each failure and when the next attempt comes. May be nil.
 	OnError func(err error, next time.Duration)
 }
@@ -39,6 +58,12 @@ type Config struct {
 // at once unless a report was acknowledged less than ten seconds ago. After a
 // failure the report is made anew before each attempt.
 func Run(ctx context.Context, c Config) error {
+	if c.Target == nil {
+		c.Target = func() string { return "" }
+	}
+	if c.Look <= 0 {
+		c.Look = lookAgain
+	}
 	r := &runner{Config: c}
 	r.remember()
 	for {
@@ -54,16 +79,28 @@ func Run(ctx context.Context, c Config) error {
 
 type runner struct {
 	Config
-	last      Report // what the cloud knows
+	last      Report    // what the cloud knows
+	acked     time.Time // when it last acknowledged something; zero: not since we run
 	failures  int
 	notBefore time.Time // of the next attempt
+	limits    limits
+}
+
+// remembered is a report as it is kept.
+type remembered struct {
+	Era    string          `json:"era"`
+	Report json.RawMessage `json:"report"`
 }
 
 // remember loads what the cloud knows. Without it everything is sent once more.
 func (r *runner) remember() {
 	b, err := r.Memory.Last()
+	var m remembered
 	if err == nil && len(b) > 0 {
-		err = json.Unmarshal(b, &r.last)
+		err = json.Unmarshal(b, &m)
+	}
+	if err == nil && len(m.Report) > 0 && m.Era == r.Era {
+		err = json.Unmarshal(m.Report, &r.last)
 	}
 	if err != nil {
 		r.last = Report{}
@@ -74,37 +111,90 @@ func (r *runner) remember() {
 // report sends the difference, if any, and says when to look again at the
 // latest.
 func (r *runner) report(ctx context.Context) time.Duration {
-	now := r.Now()
-	patch, empty, err := Diff(r.last, now)
-	if err == nil && empty {
+	r.limits.renew(r.Target())
+	now := r.compose()
+	if !r.differs(r.last, now) {
 		r.failures = 0
-		return lookAgain
+		return r.Look
 	}
-	if err == nil {
-		err = r.Send(ctx, patch)
-	}
+	err := r.attempt(ctx, now)
 	if ctx.Err() != nil {
 		return 0
 	}
 	if err != nil {
 		return r.failed(err)
 	}
-	r.last, r.failures = now, 0
-	r.notBefore = time.Now().Add(minGap)
-	if err := r.save(now); err != nil {
-		r.tell(err, lookAgain)
-	}
-	return lookAgain
+	r.failures = 0
+	return r.Look
 }
 
+// attempt makes one request, and more only if the cloud refuses what it says.
+func (r *runner) attempt(ctx context.Context, now Report) error {
+	if r.limits.denied { // the device is not welcome; one question is enough to see whether it is again
+		if err := r.probe(ctx, now.UUID); err != nil {
+			return err
+		}
+		r.limits.denied = false
+	}
+	err := r.send(ctx, now)
+	if err == nil || ctx.Err() != nil || !refusal(r.status(err)) {
+		return err
+	}
+	return r.narrow(ctx, now, err)
+}
+
+// compose makes the report. Metrics go along with what else has changed, and
+// alone after a while; else they are what the cloud knows, so that they make no
+// difference.
+func (r *runner) compose() Report {
+	now := r.fitting(r.limits.apply(r.Now()))
+	if r.Metrics == nil {
+		return now
+	}
+	if r.last.UUID == now.UUID {
+		now.Device.Metrics = r.last.Device.Metrics
+	}
+	if r.acked.IsZero() || time.Since(r.acked) >= metricsGap || r.differs(r.last, now) {
+		now.Device.Metrics = r.Metrics().settled(now.Device.Metrics)
+	}
+	return now
+}
+
+// send sends what a report says beyond the last acknowledged one.
+func (r *runner) send(ctx context.Context, now Report) error {
+	patch, empty, err := Diff(r.last, now)
+	if err != nil || empty {
+		return err
+	}
+	if err := r.Cloud.Report(ctx, patch); err != nil {
+		return err
+	}
+	r.acknowledged(now)
+	return nil
+}
+
+// acknowledged remembers what the cloud knows now.
+func (r *runner) acknowledged(now Report) {
+	r.last, r.acked = now, time.Now()
+	r.notBefore = r.acked.Add(minGap)
+	if err := r.save(now); err != nil {
+		r.tell(err, r.Look)
+	}
+}
+
+func (r *runner) status(err error) int {
+	status, _ := r.Cloud.Refusal(err)
+	return status
+}
+
+// failed says when to try again: what the cloud asks for, within reason, else
+// growing pauses.
 func (r *runner) failed(err error) time.Duration {
 	wait := firstBackoff << min(r.failures, 20)
-	if r.RetryAfter != nil {
-		wait = max(wait, r.RetryAfter(err))
+	if _, after := r.Cloud.Refusal(err); after > 0 {
+		wait = max(after, firstBackoff)
 	}
-	if most := r.MaxBackoff(); wait > most {
-		wait = max(most, minGap)
-	}
+	wait = min(wait, max(r.MaxBackoff(), minGap))
 	r.failures++
 	r.notBefore = time.Now().Add(wait)
 	r.tell(err, wait)
@@ -113,6 +203,9 @@ func (r *runner) failed(err error) time.Duration {
 
 func (r *runner) save(now Report) error {
 	b, err := json.Marshal(now)
+	if err == nil {
+		b, err = json.Marshal(remembered{r.Era, b})
+	}
 	if err == nil {
 		err = r.Memory.Put(b)
 	}

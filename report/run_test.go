@@ -35,9 +35,27 @@ type bench struct {
 	fail    func(n int) error
 	after   time.Duration
 	memory  *memory
+	metrics func() Metrics
+	era     string
 	calls   int
 	story   []string
 }
+
+// Report implements Cloud.
+func (b *bench) Report(_ context.Context, patch []byte) error {
+	b.calls++
+	if b.fail != nil {
+		if err := b.fail(b.calls); err != nil {
+			b.note("refused %s", patch)
+			return err
+		}
+	}
+	b.note("sent %s", patch)
+	return nil
+}
+
+// Refusal implements Cloud.
+func (b *bench) Refusal(error) (status int, after time.Duration) { return 0, b.after }
 
 func (b *bench) now() Report {
 	f := Facts{UUID: "u", IPAddress: *b.address.Load()}
@@ -77,18 +95,7 @@ func (b *bench) run(t *testing.T, long time.Duration, during func()) []string {
 		done <- Run(ctx, Config{
 			Now: b.now, Changed: b.changed, Memory: b.memory,
 			MaxBackoff: func() time.Duration { return 5 * time.Minute },
-			RetryAfter: func(error) time.Duration { return b.after },
-			Send: func(_ context.Context, patch []byte) error {
-				b.calls++
-				if b.fail != nil {
-					if err := b.fail(b.calls); err != nil {
-						b.note("refused %s", patch)
-						return err
-					}
-				}
-				b.note("sent %s", patch)
-				return nil
-			},
+			Cloud:      b, Metrics: b.metrics, Era: b.era,
 			OnError: func(err error, next time.Duration) { b.note("error %v, next in %v", err, next) },
 		})
 	}()
@@ -123,7 +130,7 @@ func TestAtMostOneReportInTenSeconds(t *testing.T) {
 			b.change("last")
 		})
 		story(t, got,
-			`0s sent {"u":{"ip_address":"1","provisioning_progress":null,"provisioning_state":"",`+rest,
+			`0s sent {"u":{"ip_address":"1","is_undervolted":false,"provisioning_progress":null,"provisioning_state":"",`+rest,
 			`10s sent {"u":{"ip_address":"18"}}`,
 			`20s sent {"u":{"ip_address":"28"}}`,
 			`30s sent {"u":{"ip_address":"34"}}`,
@@ -230,7 +237,7 @@ func TestADamagedMemoryMeansAFullReport(t *testing.T) {
 		for _, m := range []*memory{{last: []byte(`{"u":`)}, {last: []byte(`[]`)}} {
 			b := at("1", m)
 			got := b.run(t, time.Minute, nil)
-			if len(got) != 2 || got[1] != `0s sent {"u":{"ip_address":"1","provisioning_progress":null,"provisioning_state":"",`+rest {
+			if len(got) != 2 || got[1] != `0s sent {"u":{"ip_address":"1","is_undervolted":false,"provisioning_progress":null,"provisioning_state":"",`+rest {
 				t.Errorf("story %v", got)
 			}
 		}

@@ -2,6 +2,10 @@ package supervisor
 
 import (
 	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -22,12 +26,22 @@ func (s *Supervisor) report(ctx context.Context, client *uplink.Client, file *co
 	watcher.Go(func() { s.changes(ctx, changed) })
 	_ = report.Run(ctx, report.Config{
 		Now: func() report.Report { return report.Build(s.inCloudsEyes(s.reportInput())) }, Changed: changed,
-		Send: client.Report, Memory: s.store.Reports, RetryAfter: uplink.RetryAfter,
-		MaxBackoff: func() time.Duration { return file.Values().PollInterval },
+		Cloud: client, Memory: s.store.Reports, Era: s.host.BootID + " " + client.Endpoint(),
+		Target: s.targetName, MaxBackoff: func() time.Duration { return file.Values().PollInterval },
 		OnError: func(err error, next time.Duration) {
 			s.cfg.Log.Warn().Err(err).Str("class", string(state.ClassOf(err))).Dur("next", next).Msg("cannot report")
 		},
 	}) // it ends with ctx
+}
+
+// targetName tells targets apart, as far as a report is about them.
+func (s *Supervisor) targetName() string {
+	apps := s.device.target().Apps
+	var b strings.Builder
+	for _, uuid := range slices.Sorted(maps.Keys(apps)) {
+		fmt.Fprintln(&b, uuid, apps[uuid].Commit)
+	}
+	return b.String()
 }
 
 func (s *Supervisor) reportInput() report.Input {

@@ -88,6 +88,9 @@ func checkRedirect(r *http.Request, via []*http.Request) error {
 	return nil
 }
 
+// Endpoint is the cloud's address.
+func (c *Client) Endpoint() string { return c.base.String() }
+
 // RegistryAuth is the name and password with which the device asks for registry
 // tokens.
 func (c *Client) RegistryAuth() (user, password string) {
@@ -153,8 +156,12 @@ func held(h http.Header) bool {
 // Report sends the changed part of the state report, a JSON document.
 func (c *Client) Report(ctx context.Context, patch []byte) error {
 	res, err := c.do(ctx, request{method: http.MethodPatch, path: "/device/v3/state", body: patch, limit: maxAnswer})
-	if err == nil && res.status/100 != 2 {
+	switch {
+	case err == nil && res.status/100 != 2:
 		err = res.failure()
+	case err == nil && bytes.HasPrefix(bytes.TrimSpace(res.body), []byte("<")):
+		// A hotel's sign-in page says 200 to everything.
+		err = state.Classify(state.ClassNetwork, errors.New("a page came back instead of an answer; something stands between the device and its cloud"))
 	}
 	if err != nil {
 		return fmt.Errorf("report to the cloud: %w", err)

@@ -45,6 +45,15 @@ func RetryAfter(err error) time.Duration {
 	return 0
 }
 
+// Refusal reads from an error what HTTP status the cloud answered, 0 if it did
+// not, and how long it asked to be left alone, 0 if it did not say.
+func (*Client) Refusal(err error) (status int, after time.Duration) {
+	if e, ok := errors.AsType[*StatusError](err); ok {
+		return e.Status, e.After
+	}
+	return 0, 0
+}
+
 // failure is the classified error of an answer.
 func (r *response) failure() error {
 	e := &StatusError{Method: r.method, URL: r.url, Status: r.status, Text: shown(r.body), After: retryAfter(r.header)}
