@@ -5,7 +5,8 @@
 #   scripts/setup.sh engine bus browser certificates
 #
 # engine        dockerd, iptables and a static busybox: a private engine for
-#               tests and for the demo
+#               tests and for the demo; mkfs.ext4 and mount, for tests with a
+#               disk of their own
 # bus           dbus-daemon: a private bus for the tests of reboots
 # browser       Chromium, for the tests of the web pages
 # certificates  the certificate authorities that go into the images
@@ -23,6 +24,8 @@ need_engine() {
 	has dockerd || missing+=(docker.io)
 	has iptables || missing+=(iptables)
 	is_static busybox || missing+=(busybox-static)
+	has mkfs.ext4 || missing+=(e2fsprogs)
+	has mount || missing+=(mount)
 }
 
 # is_static says whether a program runs in an empty image: it loads no library.

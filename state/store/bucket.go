@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"maps"
 	"slices"
+	"strings"
 	"syscall"
 
 	"go.etcd.io/bbolt"
@@ -50,6 +51,7 @@ func buckets() map[string]int {
 		tagsBucket:      1,
 		leasesBucket:    1,
 		localBucket:     1,
+		cursorsBucket:   1,
 	}
 }
 
@@ -75,6 +77,7 @@ func (s *Store) own() {
 	s.Tags = newTags(s)
 	s.Leases = Leases{bucket[Lease]{s, leasesBucket}}
 	s.Local = Local{bucket[localEntry]{s, localBucket}}
+	s.Cursors = Cursors{bucket[Cursor]{s, cursorsBucket}}
 }
 
 // setAside moves a bucket below asideKey, in place of an earlier one.
@@ -294,12 +297,19 @@ func (s *Store) run(begin func(func(*bbolt.Tx) error) error, do func(*bbolt.Tx) 
 // disk adds to an error of the disk what helps against it.
 func disk(err error) error {
 	switch {
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+	case isAny(err, syscall.ENOSPC, syscall.EDQUOT):
 		return state.Classify(state.ClassSpace, err)
-	case errors.Is(err, syscall.EROFS), errors.Is(err, syscall.EIO):
+	case isAny(err, syscall.EROFS, syscall.EIO):
 		return state.Classify(state.ClassSpace, fmt.Errorf("%w; nothing can be written: check the disk and its file system, then restart the device", err))
 	}
 	return err
+}
+
+// isAny reports whether err is one of these; of some, bbolt passes on only the text.
+func isAny(err error, of ...syscall.Errno) bool {
+	return err != nil && slices.ContainsFunc(of, func(e syscall.Errno) bool {
+		return errors.Is(err, e) || strings.Contains(err.Error(), e.Error())
+	})
 }
 
 // A value on disk is its checksum in eight hexadecimal digits, a space, and

@@ -20,6 +20,14 @@ import (
 	"deckhand/state"
 )
 
+// mapped is how much address space the file gets, far more than it ever holds: to
+// map it anew when it grows fails on a file system that has become read-only, and
+// then not even what is there can be read any more. growBy is the step, in bytes.
+const (
+	mapped = 64 << 20
+	growBy = 64 << 10
+)
+
 // keepDamaged is how many damaged files stay beside the store for inspection.
 const keepDamaged = 3
 
@@ -63,6 +71,7 @@ type Store struct {
 	Tags      Tags
 	Leases    Leases
 	Local     Local
+	Cursors   Cursors
 
 	db        *bbolt.DB
 	path      string
@@ -154,10 +163,13 @@ var errInUse = state.Classify(state.ClassTimeout, errors.New("another process us
 // is damage; what the owner of the machine can cure is err.
 func (s *Store) open(timeout time.Duration) (damage, err error) {
 	err = guard(func() error {
-		db, err := bbolt.Open(s.path, 0o600, &bbolt.Options{Timeout: timeout, FreelistType: bbolt.FreelistMapType, NoStatistics: true})
+		db, err := bbolt.Open(s.path, 0o600, &bbolt.Options{
+			Timeout: timeout, FreelistType: bbolt.FreelistMapType, NoStatistics: true, InitialMmapSize: mapped,
+		})
 		if err != nil {
 			return err
 		}
+		db.AllocSize = growBy
 		s.db = db
 		return s.prepare()
 	})
@@ -176,10 +188,9 @@ func (s *Store) open(timeout time.Duration) (damage, err error) {
 	switch {
 	case errors.Is(err, bolterrors.ErrTimeout):
 		return nil, errInUse
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EROFS):
+	case isAny(err, syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS):
 		return nil, disk(err)
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrNotExist),
-		errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOMEM):
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrNotExist), isAny(err, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM):
 		return nil, err
 	}
 	return err, nil
