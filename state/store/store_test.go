@@ -61,6 +61,7 @@ func fill(t *testing.T, s *Store) {
 	must(t, err)
 	must(t, s.Leases.Change([]Lease{{ID: "l1", App: "app1", Service: "web", Holder: "backup", Containers: []string{"c0ffee"}, Until: time.Unix(9, 0).UTC()}}))
 	must(t, s.Local.PutSnapshot(Snapshot{Volumes: []string{"1_data"}, Taken: time.Unix(4, 0).UTC()}))
+	must(t, s.Cursors.Save(map[string]Cursor{"c0ffee": {Run: 1, At: 2, Count: 3, Pos: 4}}, nil))
 }
 
 // content reads every bucket.
@@ -120,6 +121,8 @@ func content(t *testing.T, s *Store) map[string]any {
 	add("tags", tags, len(tags), err)
 	leases, err := s.Leases.All()
 	add("leases", leases, len(leases), err)
+	cursors, err := s.Cursors.All()
+	add("cursors", cursors, len(cursors), err)
 	return out
 }
 
@@ -188,6 +191,7 @@ func TestRemoveAndPrune(t *testing.T) {
 	must(t, s.Keys.Prune(func(int64, string) bool { return false }))
 	must(t, s.Leases.Change(nil, "l1", "never-there"))
 	must(t, s.Local.DropSnapshot())
+	must(t, s.Cursors.Save(nil, []string{"c0ffee", "never-there"}))
 	got := content(t, s)
 	delete(got, "history") // it goes by itself
 	delete(got, "specs")
