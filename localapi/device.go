@@ -13,6 +13,8 @@ type Config struct {
 	Device Device
 	Apps   Apps
 	Local  Local
+	V3     V3
+	Events *Events // of /v3/events
 
 	// Unhealthy is told the reasons for a bad health, for the log. May be nil.
 	Unhealthy func(reasons []string)

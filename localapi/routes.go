@@ -30,6 +30,7 @@ func (a *api) routes() []route {
 		a.deviceRoutes(),
 		a.stateRoutes(),
 		a.localRoutes(),
+		a.v3Routes(),
 	)
 }
 

@@ -7,11 +7,11 @@ import (
 	"net"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"deckhand/localapi"
 	"deckhand/reconcile"
+	"deckhand/reconcile/run"
 	"deckhand/state"
 	"deckhand/state/store"
 	"deckhand/target"
@@ -54,7 +54,7 @@ func (s *Supervisor) listenAddress() string {
 func (s *Supervisor) api(open bool) http.Handler {
 	e := edge{s, open}
 	return localapi.New(localapi.Config{
-		Keys: e, Device: e, Apps: e, Local: e,
+		Keys: e, Device: e, Apps: e, Local: e, V3: e, Events: s.events,
 		Unhealthy: func(reasons []string) {
 			s.cfg.Log.Warn().Strs("reasons", reasons).Msg("unhealthy")
 		},
@@ -122,7 +122,7 @@ func (s *Supervisor) serveControl(ctx context.Context) error {
 	}
 	control, device := localapi.Control(localapi.ControlConfig{Supervisor: answers{s}}), s.api(true)
 	return serve(ctx, l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasPrefix(r.URL.Path, "/v3/") {
+		if ofControl(r.URL.Path) {
 			control.ServeHTTP(w, r)
 			return
 		}
@@ -180,8 +180,11 @@ func (s *Supervisor) lastLook(looked time.Time) time.Time {
 type answers struct{ s *Supervisor }
 
 // Status implements localapi.Supervisor.
-func (a answers) Status() any {
-	v := view(a.s.runner.Status())
+func (a answers) Status() any { return edge{a.s, true}.StatusOf(localapi.Scope{All: true}) }
+
+// view is what people read about the device, as far as it is shown in st.
+func (a answers) view(st run.Status) View {
+	v := view(st)
 	v.Version, v.Device, v.Cloud = version.Version, a.s.values().UUID, a.s.cloudView()
 	a.s.mu.Lock()
 	defer a.s.mu.Unlock()

@@ -383,3 +383,14 @@ func (l *leases) due() (changed <-chan struct{}, next time.Time, version uint64)
 	}
 	return l.changed, next, l.version
 }
+
+// holding counts the leases that hold.
+func (l *leases) holding() int {
+	n := 0
+	for _, x := range l.list() {
+		if x.BrokenBy == "" {
+			n++
+		}
+	}
+	return n
+}

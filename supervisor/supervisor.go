@@ -17,6 +17,7 @@ import (
 	"deckhand/engine"
 	"deckhand/files"
 	"deckhand/hostapp"
+	"deckhand/localapi"
 	"deckhand/locks"
 	"deckhand/reconcile/run"
 	"deckhand/state"
@@ -46,6 +47,9 @@ type Supervisor struct {
 	device  *device
 	runner  *run.Runner
 	journal *journal
+	meter   *meter
+	news    news
+	events  *localapi.Events
 	local   *localMode
 	host    hostapp.Facts
 
@@ -129,7 +133,12 @@ func open(cfg Config) (*Supervisor, error) {
 	}
 	s.journal = newJournal(s.store.History, s.device.target, time.Now, cfg.Log)
 	s.local = newLocalMode(s)
-	s.runner = run.New(run.Config{Device: s.device, Memory: memory{s.store, cfg.Log}, Log: cfg.Log, Event: s.journal.event})
+	s.meter, s.events = newMeter(time.Now), localapi.NewEvents(localapi.EventsConfig{}, s.started)
+	s.news.to = s.events
+	s.runner = run.New(run.Config{
+		Device: metered{s.device, s.meter}, Memory: memory{s.store, cfg.Log}, Log: cfg.Log,
+		Event: func(e run.Event) { s.journal.event(e); s.meter.event(e) },
+	})
 	return s, nil
 }
 
@@ -279,6 +288,7 @@ func (s *Supervisor) learnEngine(ctx context.Context) {
 // writes that down, ends permissions that were given for the update, and gives
 // memory back, since what a plan needs is garbage a second later.
 func (s *Supervisor) housekeeping(ctx context.Context) {
+	defer s.events.Close()
 	busy := true
 	var looked time.Time
 	for {
@@ -287,6 +297,7 @@ func (s *Supervisor) housekeeping(ctx context.Context) {
 		if st.Err != nil || st.Looked != looked { // not for every byte of a download
 			looked = st.Looked
 			s.journal.status(st)
+			s.news.status(st)
 		}
 		if busy && st.Settled {
 			s.journal.flush()

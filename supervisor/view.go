@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"deckhand/localapi"
 	"deckhand/reconcile"
 	"deckhand/reconcile/run"
 	"deckhand/report"
@@ -27,6 +28,7 @@ type View struct {
 	Waiting  []WaitView           `json:"waiting,omitempty"`
 	Requests []RequestView        `json:"requests,omitempty"`  // what people asked for and is not done, or goes on
 	Override []OverrideView       `json:"overrides,omitempty"` // permissions to break update locks, in force now
+	Leases   []localapi.Lease     `json:"leases,omitempty"`    // update locks that were taken over the local API
 	Reboot   bool                 `json:"reboot,omitempty"`    // the device has to restart
 	Declined []reconcile.Declined `json:"declined,omitempty"`
 }

@@ -1,0 +1,423 @@
+package supervisor
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"deckhand/localapi"
+	"deckhand/reconcile"
+	"deckhand/reconcile/run"
+	"deckhand/state"
+	"deckhand/state/store"
+)
+
+// StatusOf implements localapi.V3.
+func (e edge) StatusOf(s localapi.Scope) any {
+	v := answers{e.s}.view(scoped(e.s.runner.Status(), s))
+	v.Leases = e.LeasesOf(s)
+	return v
+}
+
+// PlanOf implements localapi.V3.
+func (e edge) PlanOf(s localapi.Scope) (localapi.Plan, error) {
+	st := e.s.runner.Status()
+	if err := ready(st); err != nil {
+		return localapi.Plan{}, err
+	}
+	p := ViewPlan(scoped(st, s).Plan)
+	return localapi.Plan{Text: p.Text, DOT: p.DOT, JSON: p.Plan}, nil
+}
+
+// ready fails while there is nothing to plan from.
+func ready(st run.Status) error {
+	switch {
+	case st.Looked.IsZero() && st.Err != nil:
+		return st.Err
+	case st.Looked.IsZero():
+		return state.Classify(state.ClassEngine, errNothingYet)
+	case !st.HasGoal:
+		return state.Classify(state.ClassEngine, errors.New("there is no target yet; the cloud was not reached so far"))
+	}
+	return nil
+}
+
+// ExplainOf implements localapi.V3.
+func (e edge) ExplainOf(s localapi.Scope, service string) (any, error) {
+	st := e.s.runner.Status()
+	if st.Looked.IsZero() && st.Err == nil {
+		return nil, state.Classify(state.ClassEngine, errNothingYet)
+	}
+	st = scoped(st, s)
+	past := visible(e.s.past(), st, s)
+	return explain(service, inquiry{status: st, past: past, cloud: e.s.cloudView(), now: e.s.device.Now(), differ: e.s.device.differencesOf})
+}
+
+// past is what happened, as far as it can be read.
+func (s *Supervisor) past() []store.Entry {
+	past, err := s.journal.past()
+	if err != nil {
+		s.cfg.Log.Warn().Err(err).Msg("cannot read what happened; the answer goes without")
+	}
+	return past
+}
+
+// appsIn are the UUIDs of the apps that a caller may see.
+func appsIn(st run.Status, s localapi.Scope) map[string]bool {
+	out := map[string]bool{}
+	for uuid, a := range st.Target.Apps {
+		if s.All || a.ID == s.App {
+			out[uuid] = true
+		}
+	}
+	for uuid, a := range st.World.Apps {
+		if s.All || a.ID == s.App {
+			out[uuid] = true
+		}
+	}
+	return out
+}
+
+// scoped leaves what a caller may see of where the loop stands. Whether all is
+// settled is no secret.
+func scoped(st run.Status, s localapi.Scope) run.Status {
+	if s.All {
+		return st
+	}
+	mine := appsIn(st, s)
+	other := func(uuid string) bool { return !mine[uuid] }
+	st.Plan = planOf(st.Plan, st.Target, mine)
+	st.Running = slices.DeleteFunc(slices.Clone(st.Running), func(r run.Running) bool { return !about(r.Node.Step, st.Target, mine) })
+	st.Target.Apps, st.World.Apps = maps.Clone(st.Target.Apps), maps.Clone(st.World.Apps)
+	maps.DeleteFunc(st.Target.Apps, func(uuid string, _ state.App) bool { return other(uuid) })
+	maps.DeleteFunc(st.World.Apps, func(uuid string, _ state.AppNow) bool { return other(uuid) })
+	st.World.Intents = slices.DeleteFunc(slices.Clone(st.World.Intents), func(i state.Intent) bool { return other(i.App) })
+	st.World.Overrides = slices.DeleteFunc(slices.Clone(st.World.Overrides), func(o state.Override) bool { return o.App != "" && other(o.App) })
+	return st
+}
+
+// about reports whether a step is about one of the apps.
+func about(step reconcile.Step, t state.Target, apps map[string]bool) bool {
+	if step == nil {
+		return false
+	}
+	for uuid := range apps {
+		app := t.Apps[uuid]
+		app.UUID = uuid // one that is to go is in no target
+		if concernsApp(step, app) {
+			return true
+		}
+	}
+	return false
+}
+
+// planOf leaves the steps about some apps, in their order: what came after a step
+// that is left out comes after what that one waits for.
+func planOf(p reconcile.Plan, t state.Target, apps map[string]bool) reconcile.Plan {
+	var out reconcile.Plan
+	stands := map[reconcile.Key][]reconcile.Key{} // a step → what stands for it
+	for _, n := range p.Nodes {                   // each behind all it waits for
+		var after []reconcile.Key
+		for _, k := range n.After {
+			after = append(after, stands[k]...)
+		}
+		slices.Sort(after)
+		after = slices.Compact(after)
+		if !about(n.Step, t, apps) {
+			stands[n.Key] = after
+			continue
+		}
+		stands[n.Key] = []reconcile.Key{n.Key}
+		n.After = after
+		out.Nodes = append(out.Nodes, n)
+	}
+	for _, w := range p.Waiting {
+		if at, ok := stands[w.Key]; ok && slices.Equal(at, []reconcile.Key{w.Key}) {
+			out.Waiting = append(out.Waiting, w)
+		}
+	}
+	for _, d := range p.Declined {
+		for uuid := range apps {
+			name := cmp.Or(t.Apps[uuid].Name, uuid)
+			if subject := " " + d.Subject + " "; strings.Contains(subject, " "+name+"/") || strings.Contains(subject, " "+name+" ") {
+				out.Declined = append(out.Declined, d)
+				break
+			}
+		}
+	}
+	return out
+}
+
+// visible leaves what a caller may see of the past: of its apps, and of the
+// device what befalls all of them.
+func visible(past []store.Entry, st run.Status, s localapi.Scope) []store.Entry {
+	if s.All {
+		return past
+	}
+	mine := appsIn(st, s)
+	return slices.DeleteFunc(slices.Clone(past), func(e store.Entry) bool {
+		device := slices.Contains([]string{kindBegin, kindEngine, kindReboot, kindAllow}, e.Kind)
+		return e.App == "" && !device || e.App != "" && !mine[e.App]
+	})
+}
+
+// History is a page of what happened, oldest first.
+type History struct {
+	Entries []HistoryEntry `json:"entries"`
+	Next    string         `json:"next"` // ask with it, as "after", for what comes behind this page
+	More    bool           `json:"more"` // there is something behind it already
+}
+
+// HistoryEntry is one thing that happened.
+type HistoryEntry struct {
+	At      time.Time      `json:"at"` // when it began
+	App     string         `json:"app,omitempty"`
+	UUID    string         `json:"uuid,omitempty"`
+	Service string         `json:"service,omitempty"`
+	Kind    string         `json:"kind"` // for programs
+	Title   string         `json:"title"`
+	Why     string         `json:"why,omitempty"`
+	Outcome string         `json:"outcome,omitempty"` // done, failed, cancelled or started
+	Took    state.Duration `json:"took,omitempty"`
+	Class   state.Class    `json:"class,omitempty"`
+	Text    string         `json:"text,omitempty"`
+	Release string         `json:"release,omitempty"` // the one that was wanted
+}
+
+// HistoryOf implements localapi.V3.
+func (e edge) HistoryOf(s localapi.Scope, q localapi.HistoryQuery) (any, error) {
+	st := scoped(e.s.runner.Status(), s)
+	past := visible(e.s.past(), st, s)
+	return pageOf(past, st, q)
+}
+
+// pageOf picks the entries that a question is about.
+func pageOf(past []store.Entry, st run.Status, q localapi.HistoryQuery) (History, error) {
+	page := History{Entries: []HistoryEntry{}}
+	from, err := parseMark(q.After)
+	if err != nil {
+		return page, state.Classify(state.ClassInvalid, err)
+	}
+	uuid := ""
+	if q.App != "" {
+		if uuid, err = findApp(st.Target, st.World, q.App); err != nil {
+			return page, state.Classify(state.ClassInvalid, err)
+		}
+	}
+	past = slices.DeleteFunc(slices.Clone(past), func(x store.Entry) bool {
+		return uuid != "" && x.App != uuid || q.Service != "" && x.Service != q.Service || ended(x).Before(q.Since)
+	})
+	slices.SortStableFunc(past, func(a, b store.Entry) int { return ended(a).Compare(ended(b)) })
+	switch {
+	case q.After != "":
+		past = from.behind(past)
+	case q.Since.IsZero():
+		past = past[max(0, len(past)-q.Limit):]
+	}
+	if page.More = len(past) > q.Limit; page.More {
+		past = past[:q.Limit]
+	}
+	for _, x := range past {
+		from.pass(x)
+		why := reconcile.Reason{Cause: x.Why, Changes: x.Changes}
+		page.Entries = append(page.Entries, HistoryEntry{
+			At: x.At.UTC(), App: st.Target.Apps[x.App].Name, UUID: x.App, Service: x.Service, Kind: x.Kind, Title: x.Title, Why: why.String(),
+			Outcome: x.Outcome, Took: x.Took, Class: x.Class, Text: x.Text, Release: x.Commit,
+		})
+	}
+	page.Next = from.String()
+	return page, nil
+}
+
+// mark is a place in the past: behind so many entries that ended at a time.
+type mark struct {
+	at int64 // Unix nanoseconds
+	n  int
+}
+
+func (m mark) String() string { return fmt.Sprintf("%d.%d", m.at, m.n) }
+
+func parseMark(s string) (mark, error) {
+	if s == "" {
+		return mark{}, nil
+	}
+	a, b, _ := strings.Cut(s, ".")
+	at, errAt := strconv.ParseInt(a, 10, 64)
+	n, errN := strconv.Atoi(b)
+	if errAt != nil || errN != nil || n < 0 {
+		return mark{}, fmt.Errorf(`after: %q is no "next" of an earlier page`, s)
+	}
+	return mark{at, n}, nil
+}
+
+// pass moves the mark behind an entry.
+func (m *mark) pass(x store.Entry) {
+	if at := ended(x).UnixNano(); at != m.at {
+		*m = mark{at: at}
+	}
+	m.n++
+}
+
+// behind are the entries that come after the mark.
+func (m mark) behind(past []store.Entry) []store.Entry {
+	for i, x := range past {
+		switch at := ended(x).UnixNano(); {
+		case at < m.at:
+		case at == m.at && m.n > 0:
+			m.n--
+		default:
+			return past[i:]
+		}
+	}
+	return nil
+}
+
+// LeasesOf implements localapi.V3.
+func (e edge) LeasesOf(s localapi.Scope) []localapi.Lease {
+	t := e.s.device.target()
+	var out []localapi.Lease
+	for _, x := range e.s.device.leases.list() {
+		if s.All || x.AppID == s.App {
+			out = append(out, showLease(x, t))
+		}
+	}
+	return out
+}
+
+func showLease(x store.Lease, t state.Target) localapi.Lease {
+	return localapi.Lease{
+		ID: x.ID, App: cmp.Or(t.Apps[x.App].Name, x.App), AppID: x.AppID, Service: x.Service, Holder: x.Holder, Reason: x.Reason,
+		Since: x.Since, Until: x.Until, BrokenBy: x.BrokenBy, BrokenAt: x.BrokenAt,
+	}
+}
+
+// TakeLease implements localapi.V3.
+func (e edge) TakeLease(ctx context.Context, s localapi.Scope, r localapi.LeaseRequest) (localapi.Lease, error) {
+	x, err := e.s.device.takeLease(ctx, s, r)
+	return showLease(x, e.s.device.target()), err
+}
+
+// RenewLease implements localapi.V3.
+func (e edge) RenewLease(s localapi.Scope, id string, length time.Duration) (localapi.Lease, error) {
+	length, err := leaseLength(length)
+	if err != nil {
+		return localapi.Lease{}, err
+	}
+	x, err := e.s.device.leases.renew(id, length, mayTouch(s))
+	return showLease(x, e.s.device.target()), err
+}
+
+// ReleaseLease implements localapi.V3.
+func (e edge) ReleaseLease(s localapi.Scope, id string) error {
+	return e.s.device.leases.release(id, mayTouch(s))
+}
+
+// WriteMetrics implements localapi.V3.
+func (e edge) WriteMetrics(w io.Writer) { e.s.writeMetrics(w) }
+
+// mayTouch: a lease belongs to the service whose key took it.
+func mayTouch(s localapi.Scope) func(store.Lease) bool {
+	return func(x store.Lease) bool {
+		return s.All || x.AppID == s.App && (s.Service == "" || x.Service == s.Service)
+	}
+}
+
+// leaseLength checks how long a lease is to last.
+func leaseLength(d time.Duration) (time.Duration, error) {
+	d = cmp.Or(d, leaseFor)
+	if d < leaseLeast || d > leaseMost {
+		return 0, state.Classify(state.ClassInvalid, fmt.Errorf("for: a lease lasts from %s to %s; renew it to keep it longer", leaseLeast, leaseMost))
+	}
+	return d, nil
+}
+
+// leaseText checks a text that stands in plans and reports: one line.
+func leaseText(name, text string, longest int) error {
+	switch {
+	case len(text) > longest:
+		return fmt.Errorf("%s: it is longer than %d bytes", name, longest)
+	case !utf8.ValidString(text) || strings.ContainsFunc(text, unicode.IsControl):
+		return fmt.Errorf("%s: it must be one line of text", name)
+	}
+	return nil
+}
+
+// errNoLocks: the planner does not ask for locks here.
+var errNoLocks = errors.New("this deckhand has no folder for locks (--run-dir), and nothing here waits for one")
+
+// takeLease finds the service and its containers, and takes a lease for them.
+func (d *device) takeLease(ctx context.Context, s localapi.Scope, r localapi.LeaseRequest) (store.Lease, error) {
+	length, err := leaseLength(r.For)
+	if err != nil {
+		return store.Lease{}, err
+	}
+	r.Holder = cmp.Or(strings.TrimSpace(r.Holder), s.Service)
+	if r.Holder == "" {
+		err = errors.New("holder: say who takes the lease")
+	}
+	err = errors.Join(err, leaseText("holder", r.Holder, longestHolder), leaseText("reason", r.Reason, longestReason))
+	if err != nil {
+		return store.Lease{}, state.Classify(state.ClassInvalid, err)
+	}
+	if d.Locks == nil {
+		return store.Lease{}, state.Classify(state.ClassInvalid, errNoLocks)
+	}
+	seen := d.leases.seen()
+	w, err := d.Observe(ctx)
+	if err != nil {
+		return store.Lease{}, err
+	}
+	x, err := leaseOf(w, d.target(), s, r.Service)
+	if err != nil {
+		return x, err
+	}
+	x.Holder, x.Reason = r.Holder, r.Reason
+	return d.leases.grant(x, length, seen)
+}
+
+// leaseOf is a lease on a service and its containers.
+func leaseOf(w state.World, t state.Target, s localapi.Scope, name string) (store.Lease, error) {
+	q := inquiry{status: scoped(run.Status{World: w, Target: t}, s)}
+	if err := q.find(cmp.Or(name, s.Service)); err != nil {
+		return store.Lease{}, state.Classify(state.ClassInvalid, err)
+	}
+	if s.Service != "" && q.service != s.Service {
+		return store.Lease{}, state.Classify(state.ClassAuth, fmt.Errorf("the key of service %s takes leases for it only", s.Service))
+	}
+	if slices.Contains(q.app.Locked, q.service) {
+		return store.Lease{}, state.Classify(state.ClassLocked, errBusy)
+	}
+	x := store.Lease{App: q.uuid, AppID: cmp.Or(q.app.ID, q.want.ID), Service: q.service}
+	var rest []string
+	for _, c := range q.app.Containers {
+		switch {
+		case c.Service != q.service:
+		case c.Up():
+			x.Containers = append(x.Containers, c.ID)
+		default:
+			rest = append(rest, c.ID)
+		}
+	}
+	if len(x.Containers) == 0 {
+		x.Containers = rest
+	}
+	if len(x.Containers) == 0 {
+		return x, state.Classify(state.ClassInvalid, fmt.Errorf("service %s has no container that could hold a lease", q.label()))
+	}
+	return x, nil
+}
+
+// ofControl reports whether a path belongs to deckhand's own commands alone. What
+// else there is on the socket is the device API.
+func ofControl(path string) bool {
+	return slices.Contains([]string{"/v3/status", "/v3/plan", "/v3/snapshot", "/v3/explain", "/v3/intents"}, path)
+}
