@@ -78,10 +78,21 @@ func (a *appPlan) ends(i state.Intent, k Key) {
 	a.last[i.ID] = append(a.last[i.ID], k)
 }
 
+// goesOn notes that something of an intent is left after this plan.
+func (a *appPlan) goesOn(i state.Intent) {
+	if a.open == nil {
+		a.open = map[string]bool{}
+	}
+	a.open[i.ID] = true
+}
+
 // fulfil forgets the intents of which nothing will be left.
 func (p *planner) fulfil(a *appPlan) {
 	for _, i := range a.intents {
 		why := Reason{Cause: whyFulfilled}
+		if a.open[i.ID] {
+			continue
+		}
 		if i.Kind == state.Stop {
 			if i.Commit == a.want.Commit && a.wanted {
 				continue // it goes on

@@ -123,6 +123,7 @@ type appPlan struct {
 	purge   map[string]state.Intent // volumes to be deleted, by short name
 	held    map[string]state.Intent // services to be kept stopped
 	last    map[string][]Key        // intent ID → steps that come before its end
+	open    map[string]bool         // intent ID → something of it is left for another plan
 
 	guarded []Key            // steps that need the update locks
 	first   []Key            // downloads that come before the locks are taken, see othersFirst

@@ -7,7 +7,7 @@ import (
 )
 
 // putOff notes that a service cannot start before the device has rebooted: it
-// asks for that itself, or depends on one that does.
+// asks for that itself, or depends on one that does or uses its network.
 func (p *planner) putOff(a *appPlan, s *servicePlan) {
 	c, ok := s.stayer()
 	if !s.want.Running || ok && c.Up() {
@@ -17,7 +17,7 @@ func (p *planner) putOff(a *appPlan, s *servicePlan) {
 	if ok && a.now.Reboots[s.name] {
 		fresh = false
 	}
-	s.later = s.want.RequiresReboot && fresh ||
+	s.later = s.want.RequiresReboot && fresh || a.service(s.want.Spec.NetworkOwner()).later ||
 		slices.ContainsFunc(s.want.DependsOn, func(d state.Dependency) bool { return a.service(d.Service).later })
 	a.later = a.later || s.later
 }

@@ -26,7 +26,7 @@ func (p *planner) visit(a *appPlan, s *servicePlan) {
 	for _, d := range s.want.DependsOn {
 		p.visit(a, a.service(d.Service))
 	}
-	if owner != "" && s.want.Running && !p.joins(a, s, a.service(owner)) {
+	if owner != "" && s.want.Running && !a.service(owner).later && !p.joins(a, s, a.service(owner)) {
 		p.decline("start of "+a.label()+"/"+s.name, owner+", whose network it uses, does not run")
 		s.want.Running = false
 		s.stopped = Reason{Cause: whyOwnerStopped}
@@ -52,7 +52,11 @@ func (p *planner) diffService(a *appPlan, s *servicePlan) {
 		s.strategy = p.effective(a, s)
 	}
 	for i, c := range s.have {
-		if i == good || p.serves(a, s, c) {
+		serves := i != good && p.serves(a, s, c)
+		if wish, ok := a.replace[c.ID]; ok && serves {
+			a.goesOn(wish)
+		}
+		if i == good || serves {
 			p.keep[c.Image] = true
 			continue
 		}
@@ -87,8 +91,19 @@ func keepFirst(cs []state.Container) {
 			}
 			return 1
 		}
-		return cmp.Or(cmp.Compare(y.Created, x.Created), cmp.Compare(y.ID, x.ID))
+		switch {
+		case newer(x, y):
+			return -1
+		case newer(y, x):
+			return 1
+		}
+		return 0
 	})
+}
+
+// newer reports whether one container was made after another.
+func newer(x, y state.Container) bool {
+	return cmp.Or(cmp.Compare(x.Created, y.Created), cmp.Compare(x.ID, y.ID)) > 0
 }
 
 // mismatch says why a container cannot be the one that is wanted; nil: it can.
@@ -266,6 +281,13 @@ func (p *planner) install(a *appPlan, s *servicePlan, why Reason) {
 	}
 	if owner := a.service(s.want.Spec.NetworkOwner()); owner.wanted {
 		a.demand(Create{App: a.App, Service: owner.want}.Key(), create)
+		if stayer, ok := owner.stayer(); ok {
+			for _, c := range owner.have {
+				if newer(c, stayer) { // the engine is asked for the newest
+					a.demand(Remove{App: a.App, Service: owner.name, Container: c.ID}.Key(), create)
+				}
+			}
+		}
 	}
 	switch {
 	case s.later:

@@ -80,6 +80,7 @@ type Runner struct {
 	flights map[reconcile.Key]flight
 	ended   map[reconcile.Key]bool // succeeded since the last look
 	blinks  int                    // looks that failed in a row
+	pulse   pulse
 
 	mu       sync.Mutex
 	target   state.Target
@@ -149,6 +150,7 @@ func (r *Runner) Retry() {
 
 // Look asks for another pass.
 func (r *Runner) Look() {
+	r.pulse.ask()
 	select {
 	case r.kick <- struct{}{}:
 	default:
@@ -182,7 +184,9 @@ func (r *Runner) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for ctx.Err() == nil {
+		r.pulse.work()
 		next := r.pass(ctx, &wg)
+		r.pulse.rest(next)
 		hints = r.wait(ctx, hints, next)
 	}
 	r.drain()
@@ -361,6 +365,7 @@ func (r *Runner) wait(ctx context.Context, hints <-chan struct{}, due time.Time)
 		case <-ctx.Done():
 			return hints
 		case x := <-r.done:
+			r.pulse.work()
 			r.land(x)
 			r.landMore()
 			return hints
