@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"go.etcd.io/bbolt"
 
@@ -46,10 +47,12 @@ func buckets() map[string]int {
 		adoptedBucket:   1,
 		historyBucket:   1,
 		keysBucket:      1,
+		importedBucket:  1,
 		pinBucket:       1,
 		initialBucket:   1,
 		tagsBucket:      1,
 		leasesBucket:    1,
+		clockBucket:     1,
 		localBucket:     1,
 		cursorsBucket:   1,
 	}
@@ -72,10 +75,12 @@ func (s *Store) own() {
 	s.Adopted = Adopted{bucket[string]{s, adoptedBucket}}
 	s.History = newHistory(s)
 	s.Keys = Keys{bucket[ServiceKey]{s, keysBucket}}
+	s.Imports = Imports{bucket[Imported]{s, importedBucket}}
 	s.Pins = Pins{bucket[Pin]{s, pinBucket}}
 	s.Initial = Initial{bucket[string]{s, initialBucket}}
 	s.Tags = newTags(s)
 	s.Leases = Leases{bucket[Lease]{s, leasesBucket}}
+	s.Clock = Clock{bucket[time.Time]{s, clockBucket}}
 	s.Local = Local{bucket[localEntry]{s, localBucket}}
 	s.Cursors = Cursors{bucket[Cursor]{s, cursorsBucket}}
 }

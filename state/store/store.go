@@ -66,10 +66,12 @@ type Store struct {
 	Adopted   Adopted
 	History   History
 	Keys      Keys
+	Imports   Imports
 	Pins      Pins
 	Initial   Initial
 	Tags      Tags
 	Leases    Leases
+	Clock     Clock
 	Local     Local
 	Cursors   Cursors
 
