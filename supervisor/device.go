@@ -198,6 +198,7 @@ func (d *device) Observe(ctx context.Context) (state.World, error) {
 	}
 	d.mu.Lock()
 	d.recall(&w, since)
+	d.forgetApps(w)
 	apps := d.appsByID(w)
 	d.mu.Unlock()
 	if err := d.observeLocks(ctx, &w, apps); err != nil {

@@ -415,6 +415,23 @@ func (d *device) serviceKnown(key string, t state.Target, w state.World) bool {
 	return false
 }
 
+// forgetApps forgets what was remembered about services of apps of which nothing
+// is left, so that it does not count when they come again; the lock is held.
+func (d *device) forgetApps(w state.World) {
+	gone := func(key string) bool {
+		for uuid := range w.Apps {
+			if _, ok := serviceOf(key, uuid); ok {
+				return false
+			}
+		}
+		return true
+	}
+	err := errors.Join(forgetIf(d.handovers, gone, d.Store.Handovers.Remove), forgetIf(d.reboots, gone, d.Store.Reboots.Remove))
+	if err != nil {
+		d.Log.Warn().Err(err).Msg("cannot forget what is gone")
+	}
+}
+
 // forgetIf takes what is gone out of a map and out of the store.
 func forgetIf[V any](all map[string]V, gone func(key string) bool, remove func(...string) error) error {
 	var keys []string
