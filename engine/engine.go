@@ -57,6 +57,10 @@ type Config struct {
 	// creation. Nil: the device has nothing of it.
 	Features func(app reconcile.App, service string) Features
 
+	// Started is told when a container was started; an empty ID: any may have
+	// been. It must not wait. May be nil.
+	Started func(container string)
+
 	// Transport carries requests in place of a connection to Host: tests put a
 	// simulated engine here. Nil: a connection is made.
 	Transport http.RoundTripper

@@ -60,11 +60,13 @@ func (e *Engine) follow(ctx context.Context, c *client.Client, hint func()) erro
 	e.memo.follow(true)
 	defer e.memo.follow(false)
 	hint()
+	e.started(events.Message{})
 	for {
 		select {
 		case m := <-messages:
 			e.memo.touch(changedBy(m))
 			hint()
+			e.started(m)
 		case err := <-broken:
 			return fmt.Errorf("event stream ended: %w", err)
 		}
