@@ -60,6 +60,7 @@ func fill(t *testing.T, s *Store) {
 	_, err = s.Tags.Want(map[string]string{"color": "blue"})
 	must(t, err)
 	must(t, s.Leases.Change([]Lease{{ID: "l1", App: "app1", Service: "web", Holder: "backup", Containers: []string{"c0ffee"}, Until: time.Unix(9, 0).UTC()}}))
+	must(t, s.Clock.Put(time.Unix(2, 0)))
 	must(t, s.Import(Import{Imported: Imported{From: "database.sqlite", At: time.Unix(3, 0).UTC()}}))
 	must(t, s.Local.PutSnapshot(Snapshot{Volumes: []string{"1_data"}, Taken: time.Unix(4, 0).UTC()}))
 	must(t, s.Cursors.Save(map[string]Cursor{"c0ffee": {Run: 1, At: 2, Count: 3, Pos: 4}}, nil))
@@ -106,6 +107,11 @@ func content(t *testing.T, s *Store) map[string]any {
 	add("history", history, len(history), err)
 	keys, err := s.Keys.All()
 	add("keys", keys, len(keys), err)
+	clock, err := s.Clock.Last()
+	must(t, err)
+	if !clock.IsZero() {
+		out["clock"] = clock
+	}
 	imported, ok, err := s.Imports.Last()
 	must(t, err)
 	if ok {
@@ -201,6 +207,7 @@ func TestRemoveAndPrune(t *testing.T) {
 	got := content(t, s)
 	delete(got, "history") // it goes by itself
 	delete(got, "imported")
+	delete(got, "clock")
 	delete(got, "specs")
 	delete(got, "images")
 	if len(got) != 0 {
@@ -503,6 +510,8 @@ func touch(s *Store, name, key string) {
 		_, _, _ = s.Tags.b.get(key)
 	case leasesBucket:
 		_, _, _ = s.Leases.b.get(key)
+	case clockBucket:
+		_, _, _ = s.Clock.b.get(key)
 	case importedBucket:
 		_, _, _ = s.Imports.b.get(key)
 	case localBucket:
