@@ -9,7 +9,8 @@ MAKEFLAGS += --no-print-directory
 
 GO ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS := -s -w -X deckhand/version.Version=$(VERSION)
+BUILT ?= $(shell git log -1 --format=%cI 2>/dev/null)
+LDFLAGS := -s -w -X deckhand/version.Version=$(VERSION) -X deckhand/version.Built=$(BUILT)
 
 # Static binaries, the same wherever they are built. The version comes from
 # VERSION alone: -buildvcs would fail in a clone that another user owns.

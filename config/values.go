@@ -1,6 +1,8 @@
 package config
 
 import (
+	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,6 +34,8 @@ type Values struct {
 	APITimeout          time.Duration // idle connections to the local API; default 15 min
 	DeltaEndpoint       string        // default https://delta.balena-cloud.com
 	LogsEndpoint        string        // default: APIEndpoint
+
+	RootCA string // balenaRootCA: certificates in PEM, in base64
 
 	Hostname          string
 	DevelopmentMode   bool
@@ -91,6 +95,7 @@ func keys() []key {
 		{"apiTimeout", func(v *Values) any { return &v.APITimeout }, isWait},
 		{"deltaEndpoint", func(v *Values) any { return &v.DeltaEndpoint }, isURL},
 		{"logsEndpoint", func(v *Values) any { return &v.LogsEndpoint }, isURL},
+		{"balenaRootCA", func(v *Values) any { return &v.RootCA }, isCertificates},
 		{"hostname", func(v *Values) any { return &v.Hostname }, isText(255)},
 		{"developmentMode", func(v *Values) any { return &v.DevelopmentMode }, nil},
 		{"persistentLogging", func(v *Values) any { return &v.PersistentLogging }, nil},
@@ -250,6 +255,18 @@ func isToken(x any) error {
 	s, _ := x.(string)
 	if len(s) > 1024 || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return errors.New("the key must be printable ASCII without spaces")
+	}
+	return nil
+}
+
+func isCertificates(x any) error {
+	s, _ := x.(string)
+	if s == "" {
+		return nil
+	}
+	b, err := base64.StdEncoding.DecodeString(s)
+	if err != nil || !x509.NewCertPool().AppendCertsFromPEM(b) {
+		return errors.New("it is no PEM certificate in base64")
 	}
 	return nil
 }

@@ -65,7 +65,7 @@ func (s *Supervisor) cloud(ctx context.Context) {
 	}
 	v := file.Values()
 	client, err := uplink.New(uplink.Config{
-		Endpoint: v.APIEndpoint, UUID: v.UUID, UserAgent: s.userAgent(),
+		Endpoint: v.APIEndpoint, UUID: v.UUID, UserAgent: s.userAgent(), Transport: s.transport,
 		Key: func() string { return file.Values().DeviceAPIKey },
 	})
 	if err != nil {

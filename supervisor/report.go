@@ -22,16 +22,36 @@ import (
 func (s *Supervisor) report(ctx context.Context, client *uplink.Client, file *config.File) {
 	var watcher sync.WaitGroup
 	defer watcher.Wait()
-	changed := make(chan struct{}, 1)
-	watcher.Go(func() { s.changes(ctx, changed) })
+	watcher.Go(func() { s.changes(ctx, s.nudges) })
 	_ = report.Run(ctx, report.Config{
-		Now: func() report.Report { return report.Build(s.inCloudsEyes(s.reportInput())) }, Changed: changed,
+		Now: func() report.Report { return report.Build(s.inCloudsEyes(s.reportInput())) }, Changed: s.nudges,
+		Metrics: s.metrics, Look: reportLook,
 		Cloud: client, Memory: s.store.Reports, Era: s.host.BootID + " " + client.Endpoint(),
 		Target: s.targetName, MaxBackoff: func() time.Duration { return file.Values().PollInterval },
 		OnError: func(err error, next time.Duration) {
 			s.cfg.Log.Warn().Err(err).Str("class", string(state.ClassOf(err))).Dur("next", next).Msg("cannot report")
 		},
 	}) // it ends with ctx
+}
+
+// reportLook is how often to look for what should be reported and nobody told:
+// the slow lane of metrics. The kernel tells of addresses and of a low voltage.
+const reportLook = 5 * time.Minute
+
+// metrics are those of the device, or nothing when the owner does not want them.
+func (s *Supervisor) metrics() report.Metrics {
+	if !s.settings().HardwareMetrics {
+		return report.Metrics{}
+	}
+	m := s.load.Read()
+	out := report.Metrics{
+		CPUUsage: m.CPUUsage, MemoryUsage: m.MemoryUsage, MemoryTotal: m.MemoryTotal,
+		StorageUsage: m.StorageUsage, StorageTotal: m.StorageTotal, StorageBlockDevice: &m.BlockDevice, CPUTemp: m.CPUTemp,
+	}
+	if m.CPUID != "" {
+		out.CPUID = &m.CPUID
+	}
+	return out
 }
 
 // targetName tells targets apart, as far as a report is about them.
@@ -48,7 +68,7 @@ func (s *Supervisor) reportInput() report.Input {
 	v := s.values()
 	status := s.runner.Status()
 	in := reportInput(status)
-	in.Waiting = reportWaits(status)
+	in.Waiting, in.Undervolted = reportWaits(status), s.voltage.Low()
 	in.Facts = report.Facts{
 		UUID: v.UUID, SupervisorVersion: version.Version, OSVersion: s.host.OSName, OSVariant: s.host.Variant(),
 		MACAddress: report.MACAddresses("/sys/class/net"), IPAddress: addresses(), APIPort: s.apiPort(), APISecret: s.globalKey(),

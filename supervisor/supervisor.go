@@ -53,6 +53,7 @@ type Supervisor struct {
 	local   *localMode
 	host    hostapp.Facts
 
+	vitals
 	started time.Time
 
 	mu      sync.Mutex
@@ -92,6 +93,7 @@ func Run(ctx context.Context, cfg Config) error {
 	g.Go(func() error { s.housekeeping(ctx); return nil })
 	g.Go(func() error { s.local.run(ctx); return nil })
 	g.Go(func() error { s.journal.run(ctx); return nil })
+	g.Go(func() error { s.watchVitals(ctx); return nil })
 	err = g.Wait()
 	cfg.Log.Info().Msg("supervisor stopped; containers go on")
 	return err
@@ -99,13 +101,15 @@ func Run(ctx context.Context, cfg Config) error {
 
 func open(cfg Config) (*Supervisor, error) {
 	s := &Supervisor{cfg: cfg, started: time.Now()}
+	s.disk = &disk{dir: cfg.DataDir}
 	var err error
 	s.store, err = store.Open(filepath.Join(cfg.DataDir, "deckhand.db"), store.Options{
-		Report: func(problem error) { cfg.Log.Warn().Msg(problem.Error()) },
+		Report: func(problem error) { cfg.Log.Warn().Msg(problem.Error()) }, Write: s.disk.write,
 	})
 	if err != nil {
 		return nil, err
 	}
+	s.openVitals()
 	if aside := s.store.Recovered(); aside != "" {
 		cfg.Log.Warn().Str("kept", aside).Msg("the database was damaged and is rebuilt; containers stay as they are")
 	}

@@ -31,6 +31,8 @@ type View struct {
 	Leases   []localapi.Lease     `json:"leases,omitempty"`    // update locks that were taken over the local API
 	Reboot   bool                 `json:"reboot,omitempty"`    // the device has to restart
 	Declined []reconcile.Declined `json:"declined,omitempty"`
+
+	Unhealthy []Ailment `json:"unhealthy,omitempty"` // what keeps the supervisor from doing its job
 }
 
 // The words for View.State.

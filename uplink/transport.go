@@ -43,6 +43,12 @@ type TransportConfig struct {
 	// Clock gives the time that certificates are checked with, and whether the
 	// device's own clock is known to be wrong; nil: the device's clock.
 	Clock func() (now time.Time, wrong bool)
+	// Answered is told of each answer; verified says that a certificate was
+	// accepted for it. Nil: nobody is told.
+	Answered func(verified bool)
+	// Failed is told of each request without an answer, but for those that were
+	// given up. Nil: nobody is told.
+	Failed func(error)
 
 	// The rest is for tests.
 
@@ -78,6 +84,12 @@ func NewTransport(c TransportConfig) *Transport {
 	if c.Clock == nil {
 		c.Clock = func() (time.Time, bool) { return time.Now(), false }
 	}
+	if c.Answered == nil {
+		c.Answered = func(bool) {}
+	}
+	if c.Failed == nil {
+		c.Failed = func(error) {}
+	}
 	if c.Resolve == nil {
 		c.Resolve = func(ctx context.Context, host string) ([]netip.Addr, error) {
 			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
@@ -99,8 +111,13 @@ func NewTransport(c TransportConfig) *Transport {
 func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	answer, err := t.current().RoundTrip(r)
 	if err != nil {
-		return nil, t.explain(err)
+		err = t.explain(err)
+		if r.Context().Err() == nil {
+			t.c.Failed(err)
+		}
+		return nil, err
 	}
+	t.c.Answered(answer.TLS != nil)
 	return answer, nil
 }
 
