@@ -139,17 +139,35 @@ func (r *Reboots) Boot() (int64, error) {
 // asked a second time. It refuses, with class locked, while a new host OS is on
 // trial.
 func (r *Reboots) Reboot(ctx context.Context) error {
-	for _, name := range trials {
-		if _, err := os.Lstat(filepath.Join(r.cfg.Root, name)); err == nil {
-			return fmt.Errorf("reboot: %w", state.Classify(state.ClassLocked,
-				fmt.Errorf("a new host OS is on trial (%s) and would be taken back; wait until the host has accepted it, or force the reboot", name)))
-		}
+	if name := r.trial(); name != "" {
+		return fmt.Errorf("reboot: %w", state.Classify(state.ClassLocked,
+			fmt.Errorf("a new host OS is on trial (%s) and would be taken back; wait until the host has accepted it, or force the reboot", name)))
 	}
 	return r.ForceReboot(ctx)
 }
 
+// OnTrial reports whether a new host OS must still show that it works.
+func (r *Reboots) OnTrial() bool { return r.trial() != "" }
+
+// trial is the note of a new host OS on trial; "": there is none.
+func (r *Reboots) trial() string {
+	for _, name := range trials {
+		if _, err := os.Lstat(filepath.Join(r.cfg.Root, name)); err == nil {
+			return name
+		}
+	}
+	return ""
+}
+
 // ForceReboot is Reboot even while a new host OS is on trial.
-func (r *Reboots) ForceReboot(ctx context.Context) error {
+func (r *Reboots) ForceReboot(ctx context.Context) error { return r.goDown(ctx, "Reboot", "reboot") }
+
+// PowerOff asks the host to switch the device off, as ForceReboot asks for a
+// restart.
+func (r *Reboots) PowerOff(ctx context.Context) error { return r.goDown(ctx, "PowerOff", "power off") }
+
+// goDown calls a method of logind, once.
+func (r *Reboots) goDown(ctx context.Context, method, verb string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.asked.IsZero() && r.now().Sub(r.asked) < downWithin {
@@ -157,18 +175,18 @@ func (r *Reboots) ForceReboot(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, busTimeout)
 	defer cancel()
-	if err := r.ask(ctx); err != nil {
+	if err := r.ask(ctx, method); err != nil {
 		if ctx.Err() != nil {
 			err = state.Classify(state.ClassTimeout, fmt.Errorf("the host's D-Bus (%s) does not answer", r.cfg.Bus))
 		}
-		return fmt.Errorf("reboot: %w", err)
+		return fmt.Errorf("%s: %w", verb, err)
 	}
 	r.asked = r.now()
 	return nil
 }
 
 // ask calls logind.
-func (r *Reboots) ask(ctx context.Context) error {
+func (r *Reboots) ask(ctx context.Context, method string) error {
 	bus, err := dbus.Connect(r.cfg.Bus, dbus.WithContext(ctx))
 	if err != nil {
 		return fmt.Errorf("cannot reach the host's D-Bus at %s; give the supervisor the host's /run/dbus, or name the bus in DBUS_SYSTEM_BUS_ADDRESS: %w", r.cfg.Bus, err)
@@ -176,7 +194,7 @@ func (r *Reboots) ask(ctx context.Context) error {
 	defer func() { _ = bus.Close() }()
 	const notInteractive = false
 	err = bus.Object("org.freedesktop.login1", "/org/freedesktop/login1").
-		CallWithContext(ctx, "org.freedesktop.login1.Manager.Reboot", 0, notInteractive).Err
+		CallWithContext(ctx, "org.freedesktop.login1.Manager."+method, 0, notInteractive).Err
 	refusal, ok := errors.AsType[dbus.Error](err)
 	if !ok {
 		return err

@@ -17,6 +17,9 @@ type Keys interface {
 	Global() string
 	// Services are the keys of services; each shows its own app only.
 	Services() ([]ServiceKey, error)
+	// Renew replaces the key of a service, or with an empty name the global one.
+	// The old key opens nothing any more when it returns.
+	Renew(ctx context.Context, app int64, service string) (key string, err error)
 }
 
 // ServiceKey is a key that was given to a service.
@@ -49,6 +52,9 @@ func callerOf(r *http.Request) caller {
 // nobody who may.
 func (a *api) enter(r *http.Request) (_ *http.Request, ok bool, err error) {
 	c, ok, err := a.identify(r)
+	if err == nil && !ok && requestKey(r) != "" && !a.strangers.may(r.RemoteAddr) {
+		err = errTooOften
+	}
 	return r.WithContext(context.WithValue(r.Context(), callerKey{}, c)), ok, err
 }
 

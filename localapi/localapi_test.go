@@ -47,54 +47,6 @@ func golden(t *testing.T, name, got string) {
 	}
 }
 
-// device is a supervisor for the API.
-type device struct {
-	unmanaged, sick, noInstant bool
-	noKey                      bool
-	status                     Status
-	story                      []string
-}
-
-func (d *device) serve(t *testing.T) *httptest.Server {
-	t.Helper()
-	s := httptest.NewServer(New(Config{
-		Keys: d, Device: d, Apps: d,
-		Unhealthy: func(reasons []string) { d.story = append(d.story, reasons...) },
-		Log: func(r Request) {
-			d.story = append(d.story, fmt.Sprintf("%s %s %d", r.Method, r.Path, r.Status))
-		},
-	}))
-	t.Cleanup(s.Close)
-	return s
-}
-
-func (d *device) Open() bool { return d.unmanaged }
-
-func (d *device) Global() string {
-	if d.noKey {
-		return ""
-	}
-	return key
-}
-
-func (d *device) Services() ([]ServiceKey, error) {
-	return []ServiceKey{{"serviceone", 1, "a"}, {"servicetwo", 2, "b"}}, nil
-}
-
-func (d *device) Health() (bool, []string) { return !d.sick, []string{"no poll"} }
-func (d *device) InstantUpdates() bool     { return !d.noInstant }
-
-func (d *device) Update(force, cancel bool) {
-	d.story = append(d.story, fmt.Sprintf("update %v %v", force, cancel))
-}
-
-func (d *device) Status() (Status, error) {
-	if d.status.Commits == nil {
-		panic("a bug")
-	}
-	return d.status, nil
-}
-
 // call makes a request; header lines and body are optional.
 func call(t *testing.T, method, url, body string, header ...string) (int, string, http.Header) {
 	t.Helper()
@@ -118,7 +70,7 @@ func TestRouteTable(t *testing.T) {
 		if r.key {
 			who = "key"
 		}
-		fmt.Fprintf(&b, "%-5s %-20s %-8s body %d\n", r.method, r.path, who, r.limit)
+		fmt.Fprintf(&b, "%-6s %-42s %-8s body %d\n", r.method, r.path, who, r.limit)
 	}
 	golden(t, "routes.txt", b.String())
 }

@@ -28,32 +28,11 @@ func (a *api) routes() []route {
 	return slices.Concat(
 		a.openRoutes(),
 		a.deviceRoutes(),
+		a.actionRoutes(),
 		a.stateRoutes(),
 		a.localRoutes(),
 		a.v3Routes(),
 	)
-}
-
-// openRoutes need no key, ever.
-func (a *api) openRoutes() []route {
-	return []route{
-		{"GET", "/ping", false, 0, a.ping},
-		{"GET", "/v1/healthy", false, 0, a.healthy},
-	}
-}
-
-// deviceRoutes are about the device as a whole. Every key opens them.
-func (a *api) deviceRoutes() []route {
-	return []route{
-		{"POST", "/v1/update", true, bodyLimit, a.update},
-	}
-}
-
-// stateRoutes tell what is on the device; a key of a service shows its own app.
-func (a *api) stateRoutes() []route {
-	return []route{
-		{"GET", "/v2/state/status", true, 0, a.stateStatus},
-	}
 }
 
 // routes are those of deckhand's own socket. Its file mode is the only guard.

@@ -58,6 +58,11 @@ func (rt *router) serve(w http.ResponseWriter, r *http.Request) {
 	found, ok := rt.find(r)
 	if !ok || found.key {
 		known, may, err := rt.enter(r)
+		if errors.Is(err, errTooOften) {
+			w.Header().Set("Retry-After", "10")
+			failed(w, http.StatusTooManyRequests, reason(err))
+			return
+		}
 		if err != nil {
 			plain(w, http.StatusServiceUnavailable, "Unexpected error: "+reason(err))
 			return

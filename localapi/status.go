@@ -1,38 +1,44 @@
 package localapi
 
 import (
-	"net/http"
+	"cmp"
+	"maps"
 	"slices"
 	"time"
 
 	"deckhand/report"
 )
 
-// Apps is what runs on the device and what can be asked of it.
-type Apps interface {
-	// Status describes what is on the device. It fails when the engine does not
-	// tell.
-	Status() (Status, error)
-}
-
-func (a *api) stateStatus(w http.ResponseWriter, r *http.Request, _ []byte) {
-	s, err := a.c.Apps.Status()
-	if err != nil {
-		problemOf(w, err)
-		return
-	}
-	if c := callerOf(r); !c.all {
-		s = s.of(c.app)
-	}
-	answer(w, http.StatusOK, s.reduced())
-}
-
-// Status is everything that GET /v2/state/status tells.
+// Status is everything that the API tells about apps.
 type Status struct {
 	Applying   bool // false: the device is as it was asked to be
 	Containers []Container
 	Images     []Image
 	Commits    map[int64]string // by app ID: the last release reached completely
+	Apps       []App            // wanted or on the device, by ID
+}
+
+// App is one app.
+type App struct {
+	ID        int64
+	UUID      string
+	Name      string
+	Here      bool                // something of it is on the device
+	Wanted    bool                // it is in the target
+	Commit    string              // the wanted release; empty: none
+	ReleaseID int64               // its number
+	Update    report.UpdateStatus // how far the wanted release is
+	Services  map[string]Service  // those of the wanted release, by name
+	Rows      []Service           // every container, then what is wanted and has none
+}
+
+// Service is one service of a release.
+type Service struct {
+	Status    string
+	Image     string // reference
+	ImageID   int64
+	ReleaseID int64
+	Progress  *int // percent; nil: not being downloaded
 }
 
 // Container is one container, in the API's names.
@@ -44,6 +50,10 @@ type Container struct {
 	ServiceID   int64  `json:"serviceId"`
 	ContainerID string `json:"containerId"`
 	CreatedAt   string `json:"createdAt"`
+
+	Up        bool   `json:"-"` // its process is alive
+	Image     string `json:"-"` // reference, else the engine's ID
+	ReleaseID int64  `json:"-"`
 }
 
 // Image is one image that a service uses or waits for, in the API's names.
@@ -60,6 +70,8 @@ type Image struct {
 // Describe makes the status of what a report is made of.
 func Describe(in report.Input, applying bool) Status {
 	s := Status{Applying: applying, Commits: map[int64]string{}}
+	rows := report.Rows(in)
+	up := map[string]bool{}
 	for uuid, now := range in.World.Apps {
 		id := now.ID
 		if want, ok := in.Target.Apps[uuid]; ok {
@@ -68,12 +80,16 @@ func Describe(in report.Input, applying bool) Status {
 		if now.Commit != "" {
 			s.Commits[id] = now.Commit
 		}
+		for _, c := range now.Containers {
+			up[c.ID] = c.Up()
+		}
 	}
-	for _, r := range report.Rows(in) {
+	for _, r := range rows {
 		if r.Container != "" {
 			s.Containers = append(s.Containers, Container{
 				Status: string(r.Status), ServiceName: r.Service, AppID: r.AppID, ImageID: r.ImageID, ServiceID: r.ServiceID,
 				ContainerID: r.Container, CreatedAt: time.Unix(r.Created, 0).UTC().Format("2006-01-02T15:04:05.000Z"),
+				Up: up[r.Container], Image: cmp.Or(r.Image, r.EngineImage), ReleaseID: r.ReleaseID,
 			})
 		}
 		if r.Image == "" {
@@ -88,55 +104,88 @@ func Describe(in report.Input, applying bool) Status {
 		}
 		s.Images = append(s.Images, i)
 	}
+	s.Apps = describeApps(in, rows)
 	return s
 }
 
-// stateStatus is the document of the API.
-type stateStatus struct {
-	Status     string      `json:"status"` // of the request
-	AppState   string      `json:"appState"`
-	Progress   *float64    `json:"overallDownloadProgress"`
-	Containers []Container `json:"containers"`
-	Images     []Image     `json:"images"`
-	Release    string      `json:"release,omitempty"`
+func describeApps(in report.Input, rows []report.Row) []App {
+	reported := report.Build(in).Device.Apps
+	all := map[string]App{}
+	for uuid, now := range in.World.Apps {
+		all[uuid] = App{ID: now.ID, UUID: uuid, Here: len(now.Containers)+len(now.Volumes)+len(now.Networks) > 0}
+	}
+	for uuid, want := range in.Target.Apps {
+		a := App{ID: want.ID, UUID: uuid, Name: want.Name, Here: all[uuid].Here, Wanted: true, Commit: want.Commit, ReleaseID: want.ReleaseID}
+		a.Update = cmp.Or(reported[uuid].Releases[want.Commit].UpdateStatus, report.Done)
+		all[uuid] = a
+	}
+	for _, r := range rows {
+		a := all[r.AppUUID]
+		x := Service{Status: string(r.Status), Image: r.Image, ImageID: r.ImageID, ReleaseID: r.ReleaseID, Progress: r.Progress}
+		a.Rows = append(a.Rows, x)
+		if r.Wanted && !r.Superseded {
+			if a.Services == nil {
+				a.Services = map[string]Service{}
+			}
+			x.ReleaseID = a.ReleaseID
+			a.Services[r.Service] = x
+		}
+		all[r.AppUUID] = a
+	}
+	return slices.SortedFunc(maps.Values(all), func(x, y App) int { return cmp.Or(cmp.Compare(x.ID, y.ID), cmp.Compare(x.UUID, y.UUID)) })
 }
 
 // of leaves what a key of one app may see.
-func (s Status) of(app int64) Status {
-	s.Containers = slices.DeleteFunc(slices.Clone(s.Containers), func(c Container) bool { return c.AppID != app })
-	s.Images = slices.DeleteFunc(slices.Clone(s.Images), func(i Image) bool { return i.AppID != app })
-	s.Commits = map[int64]string{app: s.Commits[app]}
+func (s Status) of(c caller) Status {
+	if c.all {
+		return s
+	}
+	s.Containers = slices.DeleteFunc(slices.Clone(s.Containers), func(x Container) bool { return !c.may(x.AppID) })
+	s.Images = slices.DeleteFunc(slices.Clone(s.Images), func(x Image) bool { return !c.may(x.AppID) })
+	s.Apps = slices.DeleteFunc(slices.Clone(s.Apps), func(x App) bool { return !c.may(x.ID) })
+	s.Commits = map[int64]string{c.app: s.Commits[c.app]}
 	return s
 }
 
-// reduced makes the document. It is about one app, that of the first container,
-// else of the first image; only the progress counts all of them.
-func (s Status) reduced() stateStatus {
-	out := stateStatus{Status: "success", AppState: "applied", Containers: []Container{}, Images: []Image{}}
-	if s.Applying {
-		out.AppState = "applying"
-	}
-	sum, n := 0, 0
-	for _, i := range s.Images {
-		if i.Progress != nil {
-			sum, n = sum+*i.Progress, n+1
+// app finds an app by its number. Of two with the same number, while one is
+// replaced by the other, the wanted one.
+func (s Status) app(id int64) (App, bool) {
+	var found App
+	ok := false
+	for _, a := range s.Apps {
+		if a.ID == id && (!ok || a.Wanted) {
+			found, ok = a, true
 		}
 	}
-	if n > 0 {
-		mean := float64(sum) / float64(n)
-		out.Progress = &mean
+	return found, ok
+}
+
+// services lists the services of an app that have containers, by name.
+func (s Status) services(app int64) []string {
+	set := map[string]bool{}
+	for _, c := range s.Containers {
+		if c.AppID == app {
+			set[c.ServiceName] = true
+		}
 	}
-	var app int64
-	switch {
-	case len(s.Containers) > 0:
-		app = s.Containers[0].AppID
-	case len(s.Images) > 0:
-		app = s.Images[0].AppID
-	default:
-		return out
+	return slices.Sorted(maps.Keys(set))
+}
+
+// wants reports whether the target has a service.
+func (s Status) wants(app int64, service string) bool {
+	a, _ := s.app(app)
+	_, ok := a.Services[service]
+	return ok
+}
+
+// container is the one that serves now: one that is up, else the newest; nil:
+// there is none.
+func (s Status) container(app int64, service string) *Container {
+	var found *Container
+	for i, c := range s.Containers {
+		if c.AppID == app && c.ServiceName == service && (found == nil || c.Up || !found.Up) {
+			found = &s.Containers[i]
+		}
 	}
-	out.Containers = append(out.Containers, slices.DeleteFunc(slices.Clone(s.Containers), func(c Container) bool { return c.AppID != app })...)
-	out.Images = append(out.Images, slices.DeleteFunc(slices.Clone(s.Images), func(i Image) bool { return i.AppID != app })...)
-	out.Release = s.Commits[app]
-	return out
+	return found
 }

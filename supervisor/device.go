@@ -92,6 +92,7 @@ type device struct {
 	adopted    map[string]string      // container ID → hash of the spec it matches
 	differs    map[string]differences // container ID → why it does not
 	leases     *leases                // update locks over the local API
+	until      time.Time              // while it is not over, nothing is done: the device goes down
 	adopt      bool                   // the store was lost: take over the images of our containers
 	stops      stops
 	rebootless bool // reboots cannot be seen, and that was said
@@ -213,6 +214,9 @@ func (d *device) Observe(ctx context.Context) (state.World, error) {
 
 // Do implements run.Device.
 func (d *device) Do(ctx context.Context, s reconcile.Step, progress func(done, total int64)) error {
+	if d.rests() {
+		return fmt.Errorf("%s: %w", s.Title(), errGoingDown)
+	}
 	switch s := s.(type) {
 	case reconcile.Commit:
 		return remembered(s, d.commit(s))

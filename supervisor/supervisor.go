@@ -52,8 +52,11 @@ type Supervisor struct {
 	events  *localapi.Events
 	local   *localMode
 	host    hostapp.Facts
+	mains   mains
+	led     *hostapp.LED
+	power   power
+	actions actions
 
-	vitals
 	started time.Time
 
 	mu      sync.Mutex
@@ -93,23 +96,21 @@ func Run(ctx context.Context, cfg Config) error {
 	g.Go(func() error { s.housekeeping(ctx); return nil })
 	g.Go(func() error { s.local.run(ctx); return nil })
 	g.Go(func() error { s.journal.run(ctx); return nil })
-	g.Go(func() error { s.watchVitals(ctx); return nil })
 	err = g.Wait()
+	s.power.running.Wait()
 	cfg.Log.Info().Msg("supervisor stopped; containers go on")
 	return err
 }
 
 func open(cfg Config) (*Supervisor, error) {
 	s := &Supervisor{cfg: cfg, started: time.Now()}
-	s.disk = &disk{dir: cfg.DataDir}
 	var err error
 	s.store, err = store.Open(filepath.Join(cfg.DataDir, "deckhand.db"), store.Options{
-		Report: func(problem error) { cfg.Log.Warn().Msg(problem.Error()) }, Write: s.disk.write,
+		Report: func(problem error) { cfg.Log.Warn().Msg(problem.Error()) },
 	})
 	if err != nil {
 		return nil, err
 	}
-	s.openVitals()
 	if aside := s.store.Recovered(); aside != "" {
 		cfg.Log.Warn().Str("kept", aside).Msg("the database was damaged and is rebuilt; containers stay as they are")
 	}
@@ -127,7 +128,9 @@ func open(cfg Config) (*Supervisor, error) {
 	if err != nil {
 		return nil, errors.Join(err, s.store.Close())
 	}
-	c := deviceConfig{Engine: s.engine, Store: s.store, Log: cfg.Log, Machine: hostapp.NewReboots(hostapp.RebootConfig{RunDir: cfg.RunDir, Root: cfg.HostRoot})}
+	reboots := hostapp.NewReboots(hostapp.RebootConfig{RunDir: cfg.RunDir, Root: cfg.HostRoot})
+	s.mains, s.led = reboots, hostapp.NewLED(cfg.HostRoot)
+	c := deviceConfig{Engine: s.engine, Store: s.store, Log: cfg.Log, Machine: reboots}
 	if cfg.RunDir != "" {
 		c.Locks = locks.Open(locks.Config{RunDir: cfg.RunDir, Log: cfg.Log})
 		c.Files = files.Open(files.Config{RunDir: cfg.RunDir, Log: cfg.Log})
@@ -147,6 +150,7 @@ func open(cfg Config) (*Supervisor, error) {
 }
 
 func (s *Supervisor) close() {
+	s.led.Close()
 	s.journal.flush() // the last steps have ended by now
 	if err := errors.Join(s.engine.Close(), s.store.Close()); err != nil {
 		s.cfg.Log.Warn().Err(err).Msg("cannot close cleanly")

@@ -26,10 +26,15 @@ func (k Keys) Ensure(appID int64, service string) (string, error) {
 	if err != nil || (ok && have.Key != "") {
 		return have.Key, err
 	}
+	return k.Renew(appID, service)
+}
+
+// Renew gives a service a new key; the old one no longer works.
+func (k Keys) Renew(appID int64, service string) (string, error) {
 	b := make([]byte, 16)
 	_, _ = rand.Read(b) // never fails, see crypto/rand
-	have = ServiceKey{AppID: appID, Service: service, Key: hex.EncodeToString(b)}
-	return have.Key, k.b.put(name, have)
+	x := ServiceKey{AppID: appID, Service: service, Key: hex.EncodeToString(b)}
+	return x.Key, k.b.put(serviceKeyName(appID, service), x)
 }
 
 // All lists the keys; the map's own keys mean nothing.
