@@ -14,6 +14,7 @@ type Config struct {
 	Keys   Keys
 	Device Device
 	Apps   Apps
+	Tags   Tags
 	Local  Local
 	V3     V3
 	Events *Events // of /v3/events

@@ -30,6 +30,7 @@ func (a *api) routes() []route {
 		a.deviceRoutes(),
 		a.actionRoutes(),
 		a.stateRoutes(),
+		a.tagRoutes(),
 		a.localRoutes(),
 		a.v3Routes(),
 	)

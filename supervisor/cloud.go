@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"deckhand/config"
-	"deckhand/report"
 	"deckhand/state"
 	"deckhand/uplink"
 	"deckhand/version"
@@ -58,6 +58,8 @@ func (s *Supervisor) cloud(ctx context.Context) {
 	if !file.Values().Managed() {
 		s.cfg.Log.Info().Msg("config.json names no cloud; the device is unmanaged")
 		s.local.look()
+		s.leave()
+		s.local.look()
 		return
 	}
 	if err := s.provision(ctx, file); err != nil {
@@ -66,16 +68,22 @@ func (s *Supervisor) cloud(ctx context.Context) {
 	v := file.Values()
 	client, err := uplink.New(uplink.Config{
 		Endpoint: v.APIEndpoint, UUID: v.UUID, UserAgent: s.userAgent(), Transport: s.transport,
-		Key: func() string { return file.Values().DeviceAPIKey },
+		Key: func() string { return file.Values().DeviceAPIKey }, Patience: s.patience,
 	})
 	if err != nil {
 		s.setTrouble(err)
 		s.cfg.Log.Error().Err(err).Msg("cannot use the cloud address")
 		return
 	}
+	s.mu.Lock()
+	s.client = client
+	s.mu.Unlock()
+	if err := s.introduce(ctx, client, file); err != nil {
+		return // ctx ended
+	}
 	poller := uplink.NewPoller(uplink.PollConfig{
 		Source: client, Wait: longPoll, ETag: s.storedETag(v.APIEndpoint),
-		Interval: func() time.Duration { return file.Values().PollInterval },
+		Interval: s.pollInterval, Instant: s.instant, Later: !s.instant(),
 		OnTarget: func(ctx context.Context, body []byte, etag string) error {
 			s.setTrouble(nil)
 			return s.accept(ctx, body, etag)
@@ -87,29 +95,19 @@ func (s *Supervisor) cloud(ctx context.Context) {
 		},
 	})
 	s.mu.Lock()
-	s.client, s.poller = client, poller
+	s.poller = poller
 	s.mu.Unlock()
-	done := make(chan struct{})
-	go func() { defer close(done); s.report(ctx, client, file) }()
+	var all sync.WaitGroup
+	all.Go(func() { s.report(ctx, client, file) })
+	all.Go(func() { s.sendTags(ctx, client) })
 	_ = poller.Run(ctx) // it ends with ctx
-	<-done
+	all.Wait()
 }
 
 func (s *Supervisor) configFile() *config.File {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.file
-}
-
-func (s *Supervisor) provision(ctx context.Context, file *config.File) error {
-	return uplink.Provision(ctx, uplink.ProvisionConfig{
-		File: file, SupervisorVersion: version.Version, OSVersion: s.host.OSName, OSVariant: s.host.Variant(),
-		MACAddress: report.MACAddresses("/sys/class/net"), DeviceType: s.deviceType(file.Values()), UserAgent: s.userAgent(),
-		OnError: func(err error, next time.Duration) {
-			s.setTrouble(err)
-			s.cfg.Log.Warn().Err(err).Dur("next", next).Msg("cannot register the device")
-		},
-	})
 }
 
 // userAgent begins with Supervisor/ because clouds route on that.

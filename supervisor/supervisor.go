@@ -58,6 +58,9 @@ type Supervisor struct {
 	actions actions
 
 	started time.Time
+	tagged  chan struct{} // tags were queued
+
+	preloadUnused bool // apps.json could not be used; only the goroutine of the cloud asks
 
 	mu      sync.Mutex
 	apiKey  string       // opens the whole device API
@@ -103,7 +106,7 @@ func Run(ctx context.Context, cfg Config) error {
 }
 
 func open(cfg Config) (*Supervisor, error) {
-	s := &Supervisor{cfg: cfg, started: time.Now()}
+	s := &Supervisor{cfg: cfg, started: time.Now(), tagged: make(chan struct{}, 1)}
 	var err error
 	s.store, err = store.Open(filepath.Join(cfg.DataDir, "deckhand.db"), store.Options{
 		Report: func(problem error) { cfg.Log.Warn().Msg(problem.Error()) },
@@ -250,6 +253,7 @@ func (s *Supervisor) install(t state.Target, source string) {
 	if err := writeTargetConfig(s.cfg.RunDir, t.Config); err != nil {
 		s.cfg.Log.Warn().Err(err).Msg("cannot tell the host OS about the configuration")
 	}
+	s.configure(t)
 	s.setName(t.Name)
 	s.journal.accepted(s.device.target(), t, source)
 	if err := s.device.retryHandovers(""); err != nil {

@@ -216,7 +216,8 @@ func overlay(under, top map[string]string) map[string]string {
 // ReadApps reads the file apps.json of a device that has never had a target, or
 // is not known to a cloud. It returns nil when there is nothing to load. An
 // image that the device does not have is an error of class not-found: the target
-// could not be reached without a network.
+// could not be reached without a network. The Pin is returned with it, since it
+// does not need them.
 func ReadApps(ctx context.Context, file string, o Options, have func(ref string) bool) (*Preload, []Problem, error) {
 	doc, err := readFile(file)
 	if err != nil || doc == nil {
@@ -230,7 +231,7 @@ func ReadApps(ctx context.Context, file string, o Options, have func(ref string)
 	if n := len(missing); n > 0 {
 		err := fmt.Errorf("%d of the images that should have come with the device are not here: %s; preload the device again, or connect it",
 			n, strings.Join(missing[:min(n, 5)], ", "))
-		return nil, problems, fmt.Errorf("%s: %w", file, state.Classify(state.ClassNotFound, err))
+		return &Preload{Pin: p.Pin}, problems, fmt.Errorf("%s: %w", file, state.Classify(state.ClassNotFound, err))
 	}
 	return &p, problems, nil
 }
