@@ -88,18 +88,6 @@ func snapshotCommand(fs *flag.FlagSet) func(context.Context, []string) error {
 	}
 }
 
-func healthCommand(fs *flag.FlagSet) func(context.Context, []string) error {
-	var s settings
-	s.place(fs)
-	return func(ctx context.Context, _ []string) error {
-		if err := (supervisor.Ask{DataDir: s.dataDir}).Healthy(ctx); err != nil {
-			return err
-		}
-		fmt.Println("healthy")
-		return nil
-	}
-}
-
 func statusCommand(fs *flag.FlagSet) func(context.Context, []string) error {
 	var s settings
 	s.place(fs)

@@ -17,6 +17,9 @@ func printStatus(w io.Writer, v supervisor.View) error {
 	fmt.Fprintf(w, "engine   %s\n", cmp.Or(v.Engine, "not reached"))
 	fmt.Fprintf(w, "cloud    %s\n", cloudLine(v.Cloud))
 	fmt.Fprintf(w, "state    %s\n", strings.TrimSpace(v.State+" "+reason(v.Reason)))
+	for _, a := range v.Unhealthy {
+		fmt.Fprintf(w, "unwell   %s, since %s: %s\n", a.Check, when(a.Since, time.Now()), a.Text)
+	}
 	for _, a := range v.Apps {
 		fmt.Fprintf(w, "\n%s  %s\n", a.Name, releaseLine(a))
 		if len(a.Services) == 0 {
