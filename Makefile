@@ -20,6 +20,7 @@ BUILD := $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 
 TOOL := $(GO) tool -modfile=tools/go.mod
 DIST := deckhand-linux-amd64 deckhand-linux-arm64 deckhand-linux-armv6 deckhand-linux-armv7
+IMPORT := $(DIST:deckhand-%=deckhand-import-%)
 CERTIFICATES ?= /usr/share/ca-certificates/mozilla
 
 # Packages that compute and touch nothing: tested as a 32-bit program as well,
@@ -61,20 +62,22 @@ examples: ## the example's static programs, beside their Dockerfiles
 dist: ## the device's binaries and what its images need, into dist/
 	@scripts/setup.sh certificates
 	@mkdir -p dist
-	@$(MAKE) $(addprefix dist/,$(DIST))
+	@$(MAKE) $(addprefix dist/,$(DIST) $(IMPORT))
 	@cat $(CERTIFICATES)/*.crt >dist/ca-certificates.crt
 	@cp "$$($(GO) env GOROOT)/lib/time/zoneinfo.zip" dist/zoneinfo.zip
 	@chmod 644 dist/ca-certificates.crt dist/zoneinfo.zip
 	@ls -l dist
 
-dist/deckhand-linux-amd64: export GOARCH = amd64
-dist/deckhand-linux-arm64: export GOARCH = arm64
-dist/deckhand-linux-armv6: export GOARCH = arm
-dist/deckhand-linux-armv6: export GOARM = 6
-dist/deckhand-linux-armv7: export GOARCH = arm
-dist/deckhand-linux-armv7: export GOARM = 7
+dist/deckhand-linux-amd64 dist/deckhand-import-linux-amd64: export GOARCH = amd64
+dist/deckhand-linux-arm64 dist/deckhand-import-linux-arm64: export GOARCH = arm64
+dist/deckhand-linux-armv6 dist/deckhand-import-linux-armv6: export GOARCH = arm
+dist/deckhand-linux-armv6 dist/deckhand-import-linux-armv6: export GOARM = 6
+dist/deckhand-linux-armv7 dist/deckhand-import-linux-armv7: export GOARCH = arm
+dist/deckhand-linux-armv7 dist/deckhand-import-linux-armv7: export GOARM = 7
 $(addprefix dist/,$(DIST)): FORCE
 	@GOOS=linux $(BUILD) -o $@ ./cmd/deckhand
+$(addprefix dist/,$(IMPORT)): FORCE
+	@GOOS=linux $(BUILD) -o $@ ./cmd/deckhand-import
 
 image: dist ## the device's image for this machine's engine
 	docker build -q -f Dockerfile.amd64 -t deckhand:$(VERSION) .

@@ -113,51 +113,61 @@ func TestUpAndDownByOneVersion(t *testing.T) {
 			fill(t, s)
 			want := content(t, s)
 			must(t, s.Close())
-
-			s, problems := openAs(t, path, next(name))
-			if len(*problems) != 0 {
-				t.Errorf("going up: %v", *problems)
-			}
-			if n, later := objects(raws(t, s, name)); later != n && name != reportsBucket {
-				t.Errorf("%d of %d values have the new form", later, n)
-			}
-			up := raws(t, s, name)
-			must(t, s.Close())
-
-			s, problems = open(t, path) // back
-			if len(*problems) != 1 || !strings.Contains((*problems)[0], "keeps the rest") {
-				t.Errorf("going down: %v", *problems)
-			}
-			got := content(t, s)
-			if name == reportsBucket { // the report is handed on as it is
-				delete(got, "report")
-				delete(want, "report")
-			}
-			if diff := cmp.Diff(want, got); diff != "" {
-				t.Errorf("the older one reads (-want +got):\n%s", diff)
-			}
-			must(t, s.Close())
-
-			s, problems = openAs(t, path, next(name)) // and up, with nothing done in between
-			if diff := cmp.Diff(up, raws(t, s, name)); diff != "" || len(*problems) != 0 {
-				t.Errorf("down and up (-before +after):\n%s\n%v", diff, *problems)
-			}
-			must(t, s.Close())
-
-			s, _ = open(t, path)
-			change(t, s)
-			changed := content(t, s)
-			must(t, s.Close())
-			s, _ = openAs(t, path, next(name))
-			if n, later := objects(raws(t, s, name)); later != n {
-				t.Errorf("after changes by the older one %d of %d values have the new form: %s", later, n, raws(t, s, name))
-			}
-			if diff := cmp.Diff(changed, content(t, s)); diff != "" {
-				t.Errorf("changes by the older one (-want +got):\n%s", diff)
-			}
-			must(t, s.Close())
+			upAndDown(t, path, name, want)
+			changedWhileDown(t, path, name)
 		})
 	}
+}
+
+// upAndDown goes up, down and up with nothing done in between.
+func upAndDown(t *testing.T, path, name string, want map[string]any) {
+	t.Helper()
+	s, problems := openAs(t, path, next(name))
+	if len(*problems) != 0 {
+		t.Errorf("going up: %v", *problems)
+	}
+	if n, later := objects(raws(t, s, name)); later != n {
+		t.Errorf("%d of %d values have the new form", later, n)
+	}
+	up := raws(t, s, name)
+	must(t, s.Close())
+
+	s, problems = open(t, path)
+	if len(*problems) != 1 || !strings.Contains((*problems)[0], "keeps the rest") {
+		t.Errorf("going down: %v", *problems)
+	}
+	got := content(t, s)
+	if name == reportsBucket { // a report is handed on as it is
+		delete(got, "report")
+		delete(want, "report")
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("the older one reads (-want +got):\n%s", diff)
+	}
+	must(t, s.Close())
+
+	s, problems = openAs(t, path, next(name))
+	if diff := cmp.Diff(up, raws(t, s, name)); diff != "" || len(*problems) != 0 {
+		t.Errorf("down and up (-before +after):\n%s\n%v", diff, *problems)
+	}
+	must(t, s.Close())
+}
+
+// changedWhileDown lets the older deckhand work before the newer one comes back.
+func changedWhileDown(t *testing.T, path, name string) {
+	t.Helper()
+	s, _ := open(t, path)
+	change(t, s)
+	changed := content(t, s)
+	must(t, s.Close())
+	s, _ = openAs(t, path, next(name))
+	if n, later := objects(raws(t, s, name)); later != n {
+		t.Errorf("after changes by the older one %d of %d values have the new form: %s", later, n, raws(t, s, name))
+	}
+	if diff := cmp.Diff(changed, content(t, s)); diff != "" {
+		t.Errorf("changes by the older one (-want +got):\n%s", diff)
+	}
+	must(t, s.Close())
 }
 
 // An older deckhand leaves alone what it does not know: buckets, and values that

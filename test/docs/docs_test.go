@@ -63,6 +63,7 @@ func manuals() []manual {
 		{"docs/device.md", "deckhand", []string{"run", "status", "plan", "explain", "restart", "stop", "start", "purge",
 			"override", "retry", "apply", "snapshot", "health"}},
 		{"docs/cloud.md", "deckhand-cloud", []string{"serve", "reset-password"}},
+		{"docs/take-over.md", "deckhand-import", []string{""}},
 		{"docs/deckctl.md", "deckctl", []string{"login", "logout", "whoami", "fleet create", "fleet list",
 			"device register", "device list", "device show", "device config", "push", "release list", "logs"}},
 	}
