@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -64,6 +65,23 @@ func (a Ask) Snapshot(ctx context.Context) (Snapshot, error) {
 func (a Ask) Explain(ctx context.Context, service string) (Explanation, error) {
 	var e Explanation
 	return e, a.get(ctx, http.MethodGet, "/v3/explain?service="+url.QueryEscape(service), nil, &e)
+}
+
+// History asks for what happened last, to everything or to a service, SERVICE or
+// APP/SERVICE: what ended within a time, 0 for all, and so many entries at most.
+func (a Ask) History(ctx context.Context, service string, within time.Duration, entries int) (History, error) {
+	q := url.Values{"limit": {strconv.Itoa(entries)}}
+	if app, name, both := strings.Cut(service, "/"); both {
+		q.Set("app", app)
+		q.Set("service", name)
+	} else {
+		q.Set("service", service)
+	}
+	if within > 0 {
+		q.Set("since", time.Now().Add(-within).Format(time.RFC3339))
+	}
+	var h History
+	return h, a.get(ctx, http.MethodGet, "/v3/history?"+q.Encode(), nil, &h)
 }
 
 // Request puts a wish to the supervisor. It is written down when Request returns.

@@ -107,7 +107,7 @@ func newDevice(c deviceConfig) (*device, error) {
 		differs: map[string]differences{}, puzzles: map[string]int{}, adopt: c.Store.Recovered() != "", stops: newStops(),
 	}
 	var err error
-	d.leases, err = openLeases(c.Store.Leases, c.Now, d.bootID, c.Log)
+	d.leases, err = openLeases(c.Store.Leases, func() time.Time { return d.Now() }, d.bootID, c.Log)
 	return d, errors.Join(err, d.load())
 }
 

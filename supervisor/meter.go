@@ -16,6 +16,7 @@ import (
 
 	"deckhand/reconcile"
 	"deckhand/reconcile/run"
+	"deckhand/report"
 	"deckhand/state"
 	"deckhand/version"
 )
@@ -101,14 +102,21 @@ func (m *meter) event(e run.Event) {
 	m.working[x.kind] += e.Took
 }
 
-// sent counts a report to the cloud that was acknowledged.
-func (m *meter) sent(err error) {
-	if err != nil {
-		return
+// meteredCloud is the cloud that is reported to; it notes when it last heard.
+type meteredCloud struct {
+	report.Cloud
+	m *meter
+}
+
+// Report implements report.Cloud.
+func (c meteredCloud) Report(ctx context.Context, patch []byte) error {
+	err := c.Cloud.Report(ctx, patch)
+	if err == nil {
+		c.m.mu.Lock()
+		defer c.m.mu.Unlock()
+		c.m.reported = c.m.now()
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.reported = m.now()
+	return err
 }
 
 // exposition writes Prometheus' text format.

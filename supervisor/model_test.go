@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -35,6 +36,7 @@ type modelled struct {
 	boot    int64
 	boots   int // how often it rebooted
 	pending bool
+	now     func() time.Time // nil: the real time
 
 	differ  func(container string, s reconcile.Create) []state.Change
 	compare int                            // how often that was asked
@@ -77,7 +79,7 @@ func (m *modelled) open(t testing.TB) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.device, err = newDevice(deviceConfig{Engine: m, Store: s, Locks: simLocks{m}, Files: files.Open(files.Config{RunDir: m.run}), Machine: simMachine{m}})
+	m.device, err = newDevice(deviceConfig{Engine: m, Store: s, Locks: simLocks{m}, Files: files.Open(files.Config{RunDir: m.run}), Machine: simMachine{m}, Now: m.now})
 	if err != nil {
 		t.Fatal(err)
 	}

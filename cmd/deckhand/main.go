@@ -33,6 +33,7 @@ const usage = `deckhand keeps every container of a device in the state its owner
   deckhand status                 apps, services and what they wait for
   deckhand plan                   what would be done now, and why; changes nothing
   deckhand explain APP/SERVICE    why a service was restarted, and why it does not update
+  deckhand history [APP/SERVICE]  what happened, newest last
   deckhand restart APP[/SERVICE]  replace containers by new ones
   deckhand stop APP[/SERVICE]     stop services until they are started or a new release comes
   deckhand start APP[/SERVICE]    start services that were stopped or have ended
@@ -60,6 +61,7 @@ func commands() []command {
 		{"status", "", "show apps, services and what they wait for", statusCommand},
 		{"plan", "", "show what would be done now, and why; changes nothing", planCommand},
 		{"explain", "APP/SERVICE", "show why a service was last restarted, and why it does not update; the app may be left out where only one has the service", explainCommand},
+		{"history", "[APP/SERVICE]", "show what happened: steps, targets, requests, waits, what containers did; newest last. With a SERVICE only what is about it", historyCommand},
 		{"restart", "APP[/SERVICE]", "replace containers by new ones, in the order of their dependencies", requestCommand(supervisor.RequestRestart)},
 		{"stop", "APP[/SERVICE]", "stop services; they stay stopped, also over a reboot, until they are started or a new release comes", requestCommand(supervisor.RequestStop)},
 		{"start", "APP[/SERVICE]", "start services that were stopped or have ended", requestCommand(supervisor.RequestStart)},

@@ -79,8 +79,27 @@ func printStanding(w io.Writer, v supervisor.View) {
 		}
 		fmt.Fprintf(w, "override update locks of %s may be broken %s, allowed by %s\n", cmp.Or(o.App, "every app"), end, o.By)
 	}
+	printLeases(w, v)
 	if v.Reboot {
 		fmt.Fprintln(w, "\nreboot   the device has to restart, and does so when all locks allow it")
+	}
+}
+
+// printLeases prints who holds update locks over the local API.
+func printLeases(w io.Writer, v supervisor.View) {
+	for i, l := range v.Leases {
+		if i == 0 {
+			fmt.Fprintln(w)
+		}
+		who := l.Holder
+		if l.Reason != "" {
+			who += " (" + l.Reason + ")"
+		}
+		end := "until " + when(l.Until, time.Now())
+		if l.BrokenBy != "" {
+			end = "broken at " + when(l.BrokenAt, time.Now()) + ", allowed by " + l.BrokenBy
+		}
+		fmt.Fprintf(w, "lease    %s/%s: %s, since %s, %s\n", l.App, l.Service, who, when(l.Since, time.Now()), end)
 	}
 }
 

@@ -60,7 +60,7 @@ type manual struct {
 
 func manuals() []manual {
 	return []manual{
-		{"docs/device.md", "deckhand", []string{"run", "status", "plan", "explain", "restart", "stop", "start", "purge",
+		{"docs/device.md", "deckhand", []string{"run", "status", "plan", "explain", "history", "restart", "stop", "start", "purge",
 			"override", "retry", "apply", "snapshot", "health"}},
 		{"docs/cloud.md", "deckhand-cloud", []string{"serve", "reset-password"}},
 		{"docs/take-over.md", "deckhand-import", []string{""}},

@@ -1,0 +1,457 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/rs/zerolog"
+	"pgregory.net/rapid"
+
+	"deckhand/localapi"
+	"deckhand/reconcile"
+	"deckhand/state"
+	"deckhand/state/store"
+)
+
+// ofShop is what the key of a service of the shop opens.
+func ofShop(service string) localapi.Scope { return localapi.Scope{App: 1, Service: service} }
+
+func (x *told) take(t *testing.T, service string, length time.Duration) store.Lease {
+	t.Helper()
+	l, err := x.takeLease(t.Context(), ofShop(service), localapi.LeaseRequest{Holder: "backup", Reason: "nightly copy", For: length})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// supervisor is one without a loop.
+func (x *told) supervisor() *Supervisor {
+	return &Supervisor{cfg: Config{Log: zerolog.Nop()}, device: x.device, store: x.Store, journal: x.j}
+}
+
+const leaseWait = "shop/db: lease of backup (nightly copy)"
+
+// An update waits for a lease as for a lock file, everybody is told who has it
+// and why, and it goes on when the lease ends, however that happens.
+func TestAnUpdateWaitsForALease(t *testing.T) {
+	for name, end := range map[string]func(t *testing.T, x *told, l store.Lease){
+		"released": func(t *testing.T, x *told, l store.Lease) {
+			if err := x.leases.release(l.ID, mayTouch(ofShop("db"))); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"its time is over": func(_ *testing.T, x *told, _ store.Lease) { x.clock = x.clock.Add(10 * time.Minute) },
+		"its container is gone": func(_ *testing.T, x *told, l store.Lease) {
+			a := x.world.Apps["aaaa"]
+			a.Containers = slices.DeleteFunc(slices.Clone(a.Containers), func(c state.Container) bool { return slices.Contains(l.Containers, c.ID) })
+			x.world.Apps["aaaa"] = a
+		},
+		"the device restarts": func(t *testing.T, x *told, _ store.Lease) {
+			x.close(t)
+			x.boots++
+			x.reopen(t)
+		},
+		"somebody breaks it": func(t *testing.T, x *told, _ store.Lease) {
+			if err := x.allow(store.Override{Override: state.Override{App: "aaaa", By: "the owner", Until: x.clock.Add(time.Hour)}}); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			x := newTold(t)
+			x.accept(t, release(1, "r1"))
+			x.work(t, nil)
+			l := x.take(t, "db", 10*time.Minute)
+			x.clock = x.clock.Add(time.Minute)
+			x.accept(t, release(2, "r2"))
+			x.work(t, nil)
+			x.close(t)
+			x.reopen(t) // the supervisor restarts: it is not forgotten
+			x.work(t, nil)
+			st := x.status(t)
+			if w := st.Plan.Waiting; len(w) != 1 || w[0].Holder != leaseWait || !w[0].Since.Equal(l.Since) || w[0].Class != state.ClassLocked {
+				t.Fatalf("waits: %+v", w)
+			}
+			if text := st.Plan.String(); !strings.Contains(text, "an update lock is held by "+leaseWait+" since ") {
+				t.Errorf("plan:\n%s", text)
+			}
+			if v := view(st); v.State != StateWaiting || v.Waiting[0].Holder != leaseWait {
+				t.Errorf("status: %+v", v)
+			}
+			if b := x.explain(t, "web").Blockers; len(b) != 1 || b[0].Kind != BlockedLock || b[0].Holder != leaseWait {
+				t.Errorf("explanation: %+v", b)
+			}
+			if w := reportWaits(st)["aaaa"]; len(w) != 1 || w[0].Holder != leaseWait {
+				t.Errorf("report: %+v", w)
+			}
+			end(t, x, l)
+			x.work(t, nil)
+			if st := x.status(t); !st.Settled || st.World.Apps["aaaa"].Commit != "r2" {
+				t.Errorf("the update did not go on: %v, %s", st.Plan, st.World.Apps["aaaa"].Commit)
+			}
+			_, err := x.leases.renew(l.ID, time.Minute, mayTouch(ofShop("db")))
+			want := state.ClassNotFound
+			if name == "somebody breaks it" {
+				want = state.ClassLocked
+				if !strings.Contains(err.Error(), "allowed by the owner") {
+					t.Errorf("who broke it is not said: %v", err)
+				}
+			}
+			if state.ClassOf(err) != want {
+				t.Errorf("renewing afterwards: %v, want class %s", err, want)
+			}
+		})
+	}
+}
+
+// reopen is a start of the supervisor on the same disk.
+func (x *told) reopen(t *testing.T) {
+	t.Helper()
+	x.now = x.device.Now
+	x.open(t)
+	x.j = newJournal(x.Store.History, x.target, x.device.Now, zerolog.Nop())
+	x.use(release(2, "r2"))
+}
+
+// Renewing keeps a lease, releasing ends it once, and nobody touches another's.
+func TestALeaseBelongsToItsService(t *testing.T) {
+	x := newTold(t)
+	x.accept(t, release(1, "r1"))
+	x.work(t, nil)
+	l := x.take(t, "db", time.Minute)
+	x.clock = x.clock.Add(50 * time.Second)
+	l, err := x.leases.renew(l.ID, time.Minute, mayTouch(ofShop("db")))
+	if err != nil || !l.Until.Equal(x.clock.Add(time.Minute)) {
+		t.Fatalf("%v %v", l.Until, err)
+	}
+	x.clock = x.clock.Add(50 * time.Second)
+	if n := x.leases.holding(); n != 1 {
+		t.Fatalf("%d leases hold after a renewal", n)
+	}
+	for _, s := range []localapi.Scope{ofShop("web"), {App: 2, Service: "db"}, {App: 2}} {
+		_, renew := x.leases.renew(l.ID, time.Minute, mayTouch(s))
+		for _, err := range []error{renew, x.leases.release(l.ID, mayTouch(s))} {
+			if !errors.Is(err, errNoLease) {
+				t.Errorf("%+v: %v", s, err)
+			}
+		}
+	}
+	if err := x.leases.release(l.ID, mayTouch(localapi.Scope{All: true})); err != nil {
+		t.Errorf("the owner: %v", err)
+	}
+	if err := x.leases.release(l.ID, mayTouch(ofShop("db"))); state.ClassOf(err) != state.ClassNotFound {
+		t.Errorf("twice: %v", err)
+	}
+}
+
+func TestWhatNoLeaseIsGivenFor(t *testing.T) {
+	x := newTold(t)
+	x.accept(t, release(1, "r1"))
+	x.work(t, nil)
+	whole := localapi.Scope{All: true}
+	for _, c := range []struct {
+		name string
+		who  localapi.Scope
+		r    localapi.LeaseRequest
+		want state.Class
+		text string
+	}{
+		{"no holder", whole, localapi.LeaseRequest{Service: "web"}, state.ClassInvalid, "say who takes the lease"},
+		{"two lines", ofShop("web"), localapi.LeaseRequest{Holder: "a\nb"}, state.ClassInvalid, "holder: it must be one line"},
+		{"no text", ofShop("web"), localapi.LeaseRequest{Reason: "\xff"}, state.ClassInvalid, "reason: it must be one line"},
+		{"a novel", ofShop("web"), localapi.LeaseRequest{Reason: strings.Repeat("x", 201)}, state.ClassInvalid, "longer than 200 bytes"},
+		{"too short", ofShop("web"), localapi.LeaseRequest{For: time.Millisecond}, state.ClassInvalid, "lasts from 1s to 24h"},
+		{"too long", ofShop("web"), localapi.LeaseRequest{For: 25 * time.Hour}, state.ClassInvalid, "lasts from 1s to 24h"},
+		{"negative", ofShop("web"), localapi.LeaseRequest{For: -time.Hour}, state.ClassInvalid, "lasts from 1s to 24h"},
+		{"another service", ofShop("web"), localapi.LeaseRequest{Service: "db"}, state.ClassAuth, "takes leases for it only"},
+		{"another app", localapi.Scope{App: 2, Service: "web"}, localapi.LeaseRequest{}, state.ClassInvalid, "there is no service web"},
+		{"no such service", whole, localapi.LeaseRequest{Service: "shop/none", Holder: "me"}, state.ClassInvalid, "no service none"},
+		{"no service", whole, localapi.LeaseRequest{Holder: "me"}, state.ClassInvalid, "there is no service"},
+	} {
+		_, err := x.takeLease(t.Context(), c.who, c.r)
+		if err == nil || state.ClassOf(err) != c.want || !strings.Contains(err.Error(), c.text) {
+			t.Errorf("%s: %v, want %s: %s", c.name, err, c.want, c.text)
+		}
+	}
+	for range leasesEach {
+		x.take(t, "web", time.Minute)
+	}
+	if _, err := x.takeLease(t.Context(), ofShop("web"), localapi.LeaseRequest{}); state.ClassOf(err) != state.ClassRateLimit {
+		t.Errorf("too many: %v", err)
+	}
+	x.take(t, "db", time.Minute)
+	if l, err := x.takeLease(t.Context(), ofShop("db"), localapi.LeaseRequest{}); err != nil || l.Holder != "db" || l.Until.Sub(l.Since) != leaseFor {
+		t.Errorf("what is left out: %+v %v", l, err)
+	}
+	if n := len((edge{x.supervisor(), true}).LeasesOf(localapi.Scope{App: 2})); n != 0 {
+		t.Errorf("another app sees %d", n)
+	}
+}
+
+// While we have the locks of an app nobody gets a lease on it, whenever in the
+// middle of that the question comes.
+func TestNoLeaseWhileAnUpdateHasTheLocks(t *testing.T) {
+	x := newTold(t)
+	x.accept(t, release(1, "r1"))
+	x.work(t, nil)
+	take := reconcile.TakeLocks{App: reconcile.App{UUID: "aaaa", ID: 1, Name: "shop"}, Services: []string{"db", "job", "web"}}
+	ask := func() error {
+		_, err := x.takeLease(t.Context(), ofShop("web"), localapi.LeaseRequest{})
+		return err
+	}
+	seen := x.leases.seen() // of somebody who asked before
+	end, err := x.leases.yield(take)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ask(); !errors.Is(err, errBusy) {
+		t.Errorf("on the way: %v", err)
+	}
+	end(false)
+	if err := ask(); err != nil {
+		t.Errorf("after a taking that failed: %v", err)
+	}
+	if _, err := x.leases.grant(store.Lease{App: "aaaa", AppID: 1, Service: "db"}, time.Minute, seen); !errors.Is(err, errBusy) {
+		t.Errorf("asked before, granted after: %v", err)
+	}
+	if err := x.takeLocks(t.Context(), take); state.ClassOf(err) != state.ClassLocked || !strings.Contains(err.Error(), "service web: held by lease of web") {
+		t.Errorf("taking locks in spite of a lease: %v", err)
+	}
+	take.By = "the owner"
+	if err := x.takeLocks(t.Context(), take); err != nil {
+		t.Fatal(err)
+	}
+	if err := ask(); !errors.Is(err, errBusy) {
+		t.Errorf("under our locks: %v", err)
+	}
+	if err := x.releaseLocks(t.Context(), reconcile.ReleaseLocks{App: take.App}); err != nil {
+		t.Fatal(err)
+	}
+	if err := ask(); err != nil {
+		t.Errorf("after the update: %v", err)
+	}
+}
+
+// A look that began before a lease was given cannot have seen its container.
+func TestAnOldLookEndsNoLease(t *testing.T) {
+	x := newTold(t)
+	x.accept(t, release(1, "r1"))
+	x.work(t, nil)
+	before := x.leases.seen()
+	x.take(t, "web", time.Minute)
+	w := state.World{Apps: map[string]state.AppNow{}}
+	x.leases.observe(&w, before)
+	if got := w.Apps["aaaa"].UserLocks; len(got) != 1 || w.Apps["aaaa"].ID != 1 {
+		t.Errorf("the old look: %+v", got)
+	}
+	w = state.World{Apps: map[string]state.AppNow{}}
+	x.leases.observe(&w, x.leases.seen())
+	if len(w.Apps) != 0 || x.leases.holding() != 0 {
+		t.Errorf("a new look without the container: %+v", w.Apps)
+	}
+}
+
+// leaseModel is what leases are, in the fewest words.
+type leaseModel struct {
+	until  map[string]time.Time
+	broken map[string]bool
+}
+
+// Whatever is done to leases in whatever order, over restarts, they hold exactly
+// until they end.
+func TestLeasesAgainstAModel(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		x := newTold(t)
+		x.accept(t, release(1, "r1"))
+		x.work(t, nil)
+		m := leaseModel{map[string]time.Time{}, map[string]bool{}}
+		some := func(label string) string {
+			return rapid.SampledFrom(append(slices.Sorted(maps.Keys(m.until)), "none")).Draw(r, label)
+		}
+		holds := func(id string) bool { return x.clock.Before(m.until[id]) }
+		length := func() time.Duration {
+			return time.Duration(rapid.IntRange(1, 300).Draw(r, "seconds")) * time.Second
+		}
+		for range rapid.IntRange(1, 20).Draw(r, "steps") {
+			switch rapid.SampledFrom([]string{"take", "take", "renew", "release", "wait", "restart", "break"}).Draw(r, "what") {
+			case "take":
+				d := length()
+				l, err := x.takeLease(t.Context(), ofShop("web"), localapi.LeaseRequest{For: d})
+				if err == nil {
+					m.until[l.ID] = x.clock.Add(d)
+				} else if state.ClassOf(err) != state.ClassRateLimit {
+					r.Fatalf("take: %v", err)
+				}
+			case "renew":
+				id, d := some("lease"), length()
+				_, err := x.leases.renew(id, d, mayTouch(ofShop("web")))
+				switch {
+				case holds(id) && !m.broken[id]:
+					m.until[id] = x.clock.Add(d)
+					if err != nil {
+						r.Fatalf("renew: %v", err)
+					}
+				case err == nil:
+					r.Fatalf("a lease that has ended was renewed")
+				}
+			case "release":
+				id := some("lease")
+				if err := x.leases.release(id, mayTouch(ofShop("web"))); (err == nil) != holds(id) {
+					r.Fatalf("release: %v", err)
+				}
+				delete(m.until, id)
+			case "wait":
+				x.clock = x.clock.Add(length())
+			case "restart":
+				x.close(t)
+				x.now = x.device.Now
+				x.open(t)
+				x.use(release(1, "r1"))
+			case "break":
+				app := reconcile.App{UUID: "aaaa", ID: 1, Name: "shop"}
+				err := errors.Join(x.takeLocks(t.Context(), reconcile.TakeLocks{App: app, Services: []string{"web"}, By: "me"}),
+					x.releaseLocks(t.Context(), reconcile.ReleaseLocks{App: app}))
+				if err != nil {
+					r.Fatalf("%v", err)
+				}
+				for id := range m.until {
+					m.broken[id] = m.broken[id] || holds(id)
+				}
+			}
+			want := 0
+			for id := range m.until {
+				if holds(id) && !m.broken[id] {
+					want++
+				}
+			}
+			locked := len(x.look(r).Apps["aaaa"].UserLocks) > 0
+			if n := x.leases.holding(); n != want || locked != (want > 0) {
+				r.Fatalf("%d leases hold (locked %v), want %d", n, locked, want)
+			}
+		}
+	})
+}
+
+// The loop is told when a lease comes, ends or runs out, and not of renewals,
+// each of which would cost a look.
+func TestTheEndOfALeaseIsAHint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := map[string]store.Lease{}
+		l, err := openLeases(mapStore(m), time.Now, func() string { return "" }, zerolog.Nop())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		hints := l.watch(ctx)
+		hinted := func() bool {
+			synctest.Wait()
+			select {
+			case <-hints:
+				return true
+			default:
+				return false
+			}
+		}
+		grant := func(d time.Duration) store.Lease {
+			x, err := l.grant(store.Lease{App: "aaaa", AppID: 1, Service: "web"}, d, l.seen())
+			if err != nil || !hinted() {
+				t.Fatalf("a new lease is no hint (%v)", err)
+			}
+			return x
+		}
+		everybody := func(store.Lease) bool { return true }
+		x := grant(time.Minute)
+		time.Sleep(50 * time.Second)
+		if _, err := l.renew(x.ID, time.Minute, everybody); err != nil || hinted() {
+			t.Errorf("a renewal is a hint (%v)", err)
+		}
+		time.Sleep(50 * time.Second)
+		if hinted() {
+			t.Error("a hint at the old deadline")
+		}
+		time.Sleep(10 * time.Second)
+		if !hinted() || len(m) != 0 {
+			t.Error("no hint at the deadline")
+		}
+		x = grant(time.Hour)
+		if _, err := l.renew(x.ID, time.Second, everybody); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		if !hinted() {
+			t.Error("no hint at a deadline that came nearer")
+		}
+		x = grant(time.Hour)
+		if err := l.release(x.ID, everybody); err != nil || !hinted() {
+			t.Errorf("no hint at a release (%v)", err)
+		}
+		cancel()
+		synctest.Wait()
+		if _, open := <-hints; open {
+			t.Error("it goes on")
+		}
+	})
+}
+
+// mapStore is a store in memory.
+type mapStore map[string]store.Lease
+
+func (m mapStore) All() ([]store.Lease, error) {
+	return slices.Collect(maps.Values(m)), nil
+}
+
+func (m mapStore) Change(put []store.Lease, forget ...string) error {
+	for _, x := range put {
+		m[x.ID] = x
+	}
+	for _, id := range forget {
+		delete(m, id)
+	}
+	return nil
+}
+
+// fullStore is a disk that takes nothing.
+type fullStore struct{ mapStore }
+
+func (fullStore) Change([]store.Lease, ...string) error { return errors.New("no space left") }
+
+// On a full disk nobody is told that they have a lease, or that it is over.
+func TestLeasesOnAFullDisk(t *testing.T) {
+	held := store.Lease{ID: "l1", App: "aaaa", AppID: 1, Service: "web", Until: time.Now().Add(time.Hour)}
+	l, err := openLeases(fullStore{mapStore{"l1": held}}, time.Now, func() string { return "" }, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	everybody := func(store.Lease) bool { return true }
+	_, take := l.grant(store.Lease{App: "aaaa"}, time.Minute, l.seen())
+	_, renew := l.renew("l1", time.Minute, everybody)
+	for what, err := range map[string]error{"take": take, "renew": renew, "release": l.release("l1", everybody)} {
+		if state.ClassOf(err) != state.ClassSpace || err == nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if diff := cmp.Diff([]store.Lease{held}, l.list()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// A clock that was set back must not make a lease last for ever.
+func TestALeaseAndAClockThatJumps(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	l, err := openLeases(mapStore{"l1": {ID: "l1", Until: now.AddDate(1, 0, 0)}}, func() time.Time { return now }, func() string { return "" }, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := l.list(); len(got) != 1 || got[0].Until.After(now.Add(leaseMost)) {
+		t.Error(fmt.Sprint(got))
+	}
+}
