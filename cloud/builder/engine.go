@@ -240,6 +240,14 @@ func (e *engine) has(ctx context.Context, ref string) bool {
 	return err == nil
 }
 
+// tag gives an image one more name, which leads nowhere else from then on.
+func (e *engine) tag(ctx context.Context, id, ref string) error {
+	if err := e.api.ImageTag(ctx, id, ref); err != nil {
+		return refused(err)
+	}
+	return nil
+}
+
 // untag removes one name of an image; the image goes with its last name.
 func (e *engine) untag(ctx context.Context, ref string) {
 	_, _ = e.api.ImageRemove(ctx, ref, image.RemoveOptions{})

@@ -40,6 +40,8 @@ type job struct {
 	log   zerolog.Logger
 	begun time.Time
 
+	onDevice bool // there is neither release nor registry: images stay on the engine
+
 	commit  string
 	meta    metadata
 	project *project
@@ -100,7 +102,9 @@ func (j *job) safely(do func()) (whole bool) {
 // prepare checks everything that can be checked before there is a release.
 func (j *job) prepare(ctx context.Context) error {
 	var err error
-	j.commit = newCommit()
+	if !j.onDevice {
+		j.commit = newCommit()
+	}
 	if j.meta, err = readMetadata(j.src); err != nil {
 		return err
 	}

@@ -83,10 +83,18 @@ func (j *job) makeOne(ctx context.Context, s service, c cached, pool chan struct
 	id, err := j.obtain(ctx, s, c, pool, o)
 	builtIt()
 	if err == nil {
-		err = j.upload(ctx, s, id, o)
+		err = j.deliver(ctx, s, id, o)
 	}
 	o.failed = err
 	j.settle(ctx, s, c, o)
+}
+
+// deliver puts the image to where devices find it.
+func (j *job) deliver(ctx context.Context, s service, id string, o *outcome) error {
+	if j.onDevice {
+		return j.b.engine.tag(ctx, id, DeviceImage(s.name))
+	}
+	return j.upload(ctx, s, id, o)
 }
 
 // obtain gets the service's image onto the engine: built, or pulled as it is.
@@ -100,8 +108,10 @@ func (j *job) obtain(ctx context.Context, s service, c cached, pool chan struct{
 		}
 	}
 	o.StartedAt = time.Now().UTC()
-	if err := j.b.db.StartImage(ctx, o.ImageID); err != nil {
-		return "", err
+	if !j.onDevice {
+		if err := j.b.db.StartImage(ctx, o.ImageID); err != nil {
+			return "", err
+		}
 	}
 	state := event.Building
 	if s.build == nil {
@@ -172,7 +182,7 @@ func (j *job) buildOnce(ctx context.Context, s service, c cached, o *outcome, no
 	if labels == nil {
 		labels = map[string]string{}
 	}
-	labels[fleetLabel], labels[serviceLabel] = fmt.Sprint(j.fleet.ID), s.name
+	maps.Copy(labels, j.marks(s))
 	opts := build.ImageBuildOptions{
 		Dockerfile:  r.name,
 		NoCache:     nocache,
@@ -214,6 +224,14 @@ func (j *job) buildOnce(ctx context.Context, s service, c cached, o *outcome, no
 		return "", packed
 	}
 	return id, err
+}
+
+// marks are the labels by which an image is found again.
+func (j *job) marks(s service) map[string]string {
+	if j.onDevice {
+		return map[string]string{"io.resin.local.image": "1", "io.resin.local.service": s.name}
+	}
+	return map[string]string{fleetLabel: fmt.Sprint(j.fleet.ID), serviceLabel: s.name}
 }
 
 // buildArgs are the arguments of the compose file, then those of the project's metadata,
@@ -327,7 +345,7 @@ func (j *job) settle(ctx context.Context, s service, c cached, o *outcome) {
 	if o.failed != nil {
 		o.Error = o.failed.Error()
 	}
-	if o.Service.Status != event.StatusCancelled {
+	if o.Service.Status != event.StatusCancelled && !j.onDevice {
 		j.store(ctx, s, o)
 	}
 	j.out.emit(event.Event{Type: event.ServiceState, Service: s.name, State: state, Error: o.Error, ExitCode: o.ExitCode})

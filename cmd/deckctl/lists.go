@@ -348,13 +348,20 @@ func (c *releaseListCmd) Run(ctx context.Context, s *session) error {
 }
 
 type logsCmd struct {
-	UUID   string `arg:"" help:"The device, by the beginning of its UUID."`
+	UUID   string `arg:"" help:"The device, by the beginning of its UUID; or in local mode by its address or .local name."`
 	Follow bool   `short:"f" help:"Go on with new lines until Ctrl-C."`
 	Lines  int    `short:"n" default:"100" help:"How many of the lines there are."`
 }
 
 // Run shows the log.
 func (c *logsCmd) Run(ctx context.Context, s *session) error {
+	if client.IsDevice(c.UUID) { // which keeps no lines: there are only those to come
+		device, err := client.DialDevice(ctx, c.UUID)
+		if err != nil {
+			return err
+		}
+		return followDevice(ctx, s, device)
+	}
 	cloud, err := s.cloud()
 	if err != nil {
 		return err

@@ -41,9 +41,10 @@ type tool struct {
 	Whoami  whoamiCmd  `cmd:"" help:"Show who is logged in, and where."`
 	Fleet   fleetCmd   `cmd:"" help:"Make and list fleets."`
 	Device  deviceCmd  `cmd:"" help:"Register, list and show devices, write their config.json."`
-	Push    pushCmd    `cmd:"" help:"Build a project and make it the fleet's release."`
+	Push    pushCmd    `cmd:"" help:"Build a project and make it the fleet's release, or have one device run it."`
 	Release releaseCmd `cmd:"" help:"List releases."`
 	Logs    logsCmd    `cmd:"" help:"Show what a device logs."`
+	Scan    scanCmd    `cmd:"" help:"List the devices in this network."`
 	Version versionCmd `cmd:"" help:"Show the version of this tool."`
 }
 

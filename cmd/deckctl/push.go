@@ -16,19 +16,24 @@ import (
 )
 
 type pushCmd struct {
-	Fleet      string `arg:"" help:"Fleet to push to."`
+	Fleet      string `arg:"" help:"Fleet to push to; or a device in local mode, by its address or .local name."`
 	Dir        string `arg:"" optional:"" default:"." help:"Folder of the project."`
 	Dockerfile string `help:"Another Dockerfile, for projects without a compose file." placeholder:"FILE"`
 	Draft      bool   `help:"Make a draft: no device runs it by itself."`
 	Nocache    bool   `short:"c" aliases:"no-cache" help:"Build every step anew."`
 	Progress   string `enum:"auto,plain,json,quiet" default:"auto" help:"How to show the build: ${enum}."`
 	NoColor    bool   `help:"No colours, as with the variable NO_COLOR."`
+	Detached   bool   `short:"d" help:"Do not show what the device logs; for devices only."`
+	Engine     string `help:"The device's engine, where it is not at port 2375." placeholder:"HOST"`
 }
 
 // Run pushes, shows the build, and ends with an exit code that tells how it went.
 func (c *pushCmd) Run(ctx context.Context, s *session) error {
 	if info, err := os.Stat(c.Dir); errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
 		return &exitError{exitUsage, fmt.Errorf("there is no folder %s", c.Dir)}
+	}
+	if client.IsDevice(c.Fleet) {
+		return c.toDevice(ctx, s)
 	}
 	cloud, err := s.cloud()
 	if err != nil {
