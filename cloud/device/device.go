@@ -75,6 +75,7 @@ func (d *Device) Routes(mux *http.ServeMux) {
 	mux.HandleFunc("POST /device/register", d.register)
 	mux.HandleFunc("GET /device/v3/{uuid}/state", d.getState)
 	mux.HandleFunc("PATCH /device/v3/state", d.patchState)
+	mux.HandleFunc("PATCH /device/v3/tags", d.patchTags)
 	mux.HandleFunc("POST /device/v2/{uuid}/log-stream", d.logStream)
 	mux.HandleFunc("POST /device/v2/{uuid}/logs", d.logBatch)
 	mux.HandleFunc("GET /device/v2/{uuid}/logs", d.readLogs)

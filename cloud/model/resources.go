@@ -80,6 +80,7 @@ const (
 	ownReleases = `SELECT r.id FROM release r WHERE r.belongs_to__application IN (` + ownFleets + `)`
 	ownParts    = `SELECT p.id FROM image__is_part_of__release p WHERE p.is_part_of__release IN (` + ownReleases + `)`
 	ownInstalls = `SELECT i.id FROM service_install i WHERE i.device IN (` + ownDevices + `)`
+	self        = `SELECT d.id FROM device d WHERE d.id = ? AND d.is_frozen = FALSE` // for devices
 	ownOrgs     = `SELECT m.is_member_of__organization FROM organization_membership m WHERE m."user" = ?`
 )
 
@@ -89,14 +90,16 @@ func Resources() []Resource {
 		{Name: "api_key", Fields: fields("name description expiry_date:date is_of__actor:ref"),
 			Users: `t.is_of__actor IN (SELECT u.actor FROM "user" u WHERE u.id = ?)`},
 		{Name: "application", Users: `t.id IN (` + ownFleets + `)`,
-			Fields: fields("app_name slug uuid actor:ref organization:ref is_for__device_type:ref is_of__class is_host:bool is_archived:bool is_public:bool should_track_latest_release:bool should_be_running__release:ref")},
+			Devices: `t.id IN (SELECT o.belongs_to__application FROM device o WHERE o.id IN (` + self + `))`,
+			Fields:  fields("app_name slug uuid actor:ref organization:ref is_for__device_type:ref is_of__class is_host:bool is_archived:bool is_public:bool should_track_latest_release:bool should_be_running__release:ref")},
 		variable(FleetConfig, ownFleets),
 		variable(FleetEnvironment, ownFleets),
 		{Name: "cpu_architecture", Fields: fields("slug")},
 		{Name: "device", Fields: deviceFields(), Users: `t.id IN (` + ownDevices + `)`, Devices: `t.id = ? AND t.is_frozen = FALSE`},
-		variable(DeviceConfig, ownDevices),
+		visibleToItself(variable(DeviceConfig, ownDevices)),
 		variable(DeviceEnvironment, ownDevices),
 		variable(DeviceServiceEnvironment, ownInstalls),
+		visibleToItself(Resource{Name: "device_tag", Fields: fields("device:ref tag_key value"), Users: `t.device IN (` + ownDevices + `)`}),
 		{Name: "device_type", Fields: fields("slug name is_of__cpu_architecture:ref")},
 		{Name: "image", Users: `t.is_a_build_of__service IN (` + ownServices + `)`,
 			Fields: fields("is_a_build_of__service:ref is_stored_at__image_location:location content_hash contract:json status project_type error_message build_log dockerfile image_size:big start_timestamp:date end_timestamp:date push_timestamp:date")},
@@ -107,7 +110,9 @@ func Resources() []Resource {
 		{Name: "image_label", Users: `t.release_image IN (` + ownParts + `)`, Fields: fields("release_image:ref label_name value")},
 		{Name: "organization", Users: `t.id IN (` + ownOrgs + `)`, Fields: fields("name handle")},
 		{Name: "organization_membership", Users: `t.is_member_of__organization IN (` + ownOrgs + `)`, Fields: fields("user:ref is_member_of__organization:ref")},
-		{Name: "release", Fields: releaseFields(), Users: `t.belongs_to__application IN (` + ownFleets + `)`},
+		{Name: "release", Fields: releaseFields(), Users: `t.belongs_to__application IN (` + ownFleets + `)`,
+			Devices: `EXISTS (SELECT 1 FROM device o WHERE o.id IN (` + self + `)
+				AND (t.belongs_to__application = o.belongs_to__application OR t.id = o.is_pinned_on__release))`},
 		{Name: "service", Users: `t.application IN (` + ownFleets + `)`, Fields: fields("application:ref service_name")},
 		variable(ServiceEnvironment, ownServices),
 		{Name: "service_install", Users: `t.device IN (` + ownDevices + `)`, Fields: fields("device:ref installs__service:ref")},
@@ -119,6 +124,12 @@ func Resources() []Resource {
 
 func variable(kind VariableKind, parents string) Resource {
 	return Resource{Name: string(kind), Fields: fields(kind.Parent() + ":ref name value"), Users: `t."` + kind.Parent() + `" IN (` + parents + `)`}
+}
+
+// visibleToItself shows a device the rows of a resource that hang on it.
+func visibleToItself(r Resource) Resource {
+	r.Devices = `t.device IN (` + self + `)`
+	return r
 }
 
 func deviceFields() []Field {

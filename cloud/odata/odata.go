@@ -193,8 +193,13 @@ func (o *OData) rows(ctx context.Context, c *compiler, where string, parsed requ
 }
 
 func (o *OData) post(w http.ResponseWriter, r *http.Request) {
-	actor, resource, parsed, ok := o.prepare(w, r, auth.User)
+	actor, resource, parsed, ok := o.prepare(w, r, auth.User, auth.Device)
 	if !ok {
+		return
+	}
+	kind := model.VariableKind(resource.Name)
+	if actor.Kind == auth.Device && kind != model.DeviceConfig {
+		answer.Empty(w, http.StatusUnauthorized)
 		return
 	}
 	if parsed.keyed || parsed.count {
@@ -203,7 +208,7 @@ func (o *OData) post(w http.ResponseWriter, r *http.Request) {
 	}
 	var id int64
 	var err error
-	switch kind := model.VariableKind(resource.Name); {
+	switch {
 	case resource.Name == "application":
 		id, err = o.createFleet(r, actor)
 	case slices.Contains(model.VariableKinds(), kind):
@@ -312,70 +317,34 @@ func (o *OData) createVariable(r *http.Request, actor auth.Actor, kind model.Var
 			return 0, refuse("%s: %s has the wrong type.", field, body[field])
 		}
 	}
-	fleet, _, err := o.db.VariableOwner(r.Context(), kind, parent)
-	if errors.Is(err, model.ErrNotFound) {
-		return 0, errForbidden // the same as a foreign one
-	}
-	if err != nil {
+	if err := o.mayAddVariable(r.Context(), actor, kind, parent); err != nil {
 		return 0, err
-	}
-	may, err := o.db.UserMayUseFleet(r.Context(), actor.ID, fleet)
-	if err != nil {
-		return 0, err
-	}
-	if !may {
-		return 0, errForbidden
 	}
 	return o.db.AddVariable(r.Context(), kind, parent, name, value)
 }
 
-// patch knows one change so far: stopping builds.
-func (o *OData) patch(w http.ResponseWriter, r *http.Request) {
-	actor, resource, parsed, ok := o.prepare(w, r, auth.User)
-	if !ok {
-		return
+// mayAddVariable is nil when the actor may give something a variable: a user
+// what is the organization's, a device itself.
+func (o *OData) mayAddVariable(ctx context.Context, actor auth.Actor, kind model.VariableKind, parent int64) error {
+	fleet, device, err := o.db.VariableOwner(ctx, kind, parent)
+	if errors.Is(err, model.ErrNotFound) {
+		return errForbidden // the same as a foreign one
 	}
-	var body map[string]json.RawMessage
-	if err := answer.Decode(r, &body); err != nil {
-		answerWrite(w, r, err)
-		return
+	if err != nil {
+		return err
 	}
-	var status string
-	if resource.Name != "release" || json.Unmarshal(body["status"], &status) != nil || status != model.StatusCancelled {
-		answer.JSON(w, http.StatusBadRequest, fmt.Sprintf("PATCH of %s is not supported yet, except {\"status\":\"cancelled\"} of a release.", resource.Name))
-		return
-	}
-	for field := range body {
-		if field != "status" && field != "end_timestamp" {
-			answer.JSON(w, http.StatusBadRequest, fmt.Sprintf("PATCH of release: %s cannot be changed yet.", field))
-			return
+	may := false
+	if actor.Kind == auth.Device {
+		own, err := o.db.DeviceByID(ctx, actor.ID)
+		if err != nil {
+			return err
 		}
+		may = device == actor.ID && !own.Frozen
+	} else if may, err = o.db.UserMayUseFleet(ctx, actor.ID, fleet); err != nil {
+		return err
 	}
-	if !parsed.keyed && parsed.options["$filter"] == "" {
-		answer.JSON(w, http.StatusBadRequest, "PATCH needs a key or a $filter: it would change every release.")
-		return
+	if !may {
+		return errForbidden
 	}
-	c := &compiler{resource: resource}
-	visible, _ := c.visible(actor)
-	where, err := c.where(visible, parsed)
-	if err != nil {
-		answerQuery(w, r, err)
-		return
-	}
-	id, _ := resource.Field("id")
-	rows, err := o.db.Rows(r.Context(), resource, []model.Field{id}, where, c.args...)
-	if err != nil {
-		answerQuery(w, r, err)
-		return
-	}
-	for _, row := range rows {
-		if n, ok := row[0].(int64); ok {
-			err = errors.Join(err, o.db.CancelRelease(r.Context(), n))
-		}
-	}
-	if err != nil {
-		answer.Failure(w, r, err)
-		return
-	}
-	answer.Empty(w, http.StatusOK)
+	return nil
 }

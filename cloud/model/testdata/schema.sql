@@ -144,6 +144,15 @@ CREATE TABLE device_service_environment_variable (
 	UNIQUE (service_install, name)
 );
 
+CREATE TABLE device_tag (
+	id INTEGER PRIMARY KEY AUTOINCREMENT,
+	created_at BIGINT NOT NULL,
+	device BIGINT NOT NULL REFERENCES device (id) ON DELETE CASCADE,
+	tag_key TEXT NOT NULL,
+	value TEXT NOT NULL,
+	UNIQUE (device, tag_key)
+);
+
 CREATE TABLE device_type (
 	id INTEGER PRIMARY KEY AUTOINCREMENT,
 	created_at BIGINT NOT NULL,

@@ -1,0 +1,69 @@
+package device
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+
+	"deckhand/cloud/answer"
+	"deckhand/cloud/auth"
+	"deckhand/cloud/model"
+)
+
+// patchTags gives devices tags. Each key of the body is a device's uuid.
+func (d *Device) patchTags(w http.ResponseWriter, r *http.Request) {
+	actor, err := d.auth.Authenticate(r)
+	if err == nil && !actor.Key {
+		answer.KeyRequired(w)
+		return
+	}
+	if _, ok := d.auth.Require(w, r, auth.Device, auth.User); !ok {
+		return
+	}
+	var raw map[string]json.RawMessage
+	if err := answer.Decode(r, &raw); err != nil {
+		answer.BadBody(w, err)
+		return
+	}
+	devices, ok := d.reporters(w, r, actor, raw)
+	if !ok {
+		return
+	}
+	for _, device := range devices {
+		var tags map[string]*string
+		if err := json.Unmarshal(raw[device.UUID], &tags); err != nil {
+			answer.JSON(w, http.StatusBadRequest, "The value of a tag must be a text.")
+			return
+		}
+		if len(tags) == 0 {
+			answer.JSON(w, http.StatusBadRequest, "No tags were sent to be updated.")
+			return
+		}
+		if !d.setTags(w, r, device, tags) {
+			return
+		}
+	}
+	answer.Empty(w, http.StatusOK)
+}
+
+// setTags stores the tags of one device; false: the request is answered.
+func (d *Device) setTags(w http.ResponseWriter, r *http.Request, device model.Device, tags map[string]*string) bool {
+	texts := make(map[string]string, len(tags))
+	for name, value := range tags {
+		if value == nil {
+			answer.JSON(w, http.StatusBadRequest, "The value of a tag must be a text.")
+			return false
+		}
+		texts[name] = *value
+	}
+	err := d.db.SetTags(r.Context(), device.ID, texts)
+	if field, ok := errors.AsType[*model.FieldError](err); ok {
+		answer.JSON(w, http.StatusBadRequest, field.Reason)
+		return false
+	}
+	if err != nil {
+		answer.Failure(w, r, err)
+		return false
+	}
+	return true
+}
