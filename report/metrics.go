@@ -53,3 +53,12 @@ func floor(n, size int) int {
 	}
 	return n / size
 }
+
+// isMetric reports whether a field of a report is one of Metrics.
+func isMetric(name string) bool {
+	switch name {
+	case "cpu_usage", "memory_usage", "memory_total", "storage_usage", "storage_total", "storage_block_device", "cpu_temp", "cpu_id":
+		return true
+	}
+	return false
+}

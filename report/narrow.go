@@ -161,52 +161,42 @@ func denial(status int) bool {
 // sends the rest: one app that was deleted there must not silence the device. An
 // error means that it is not a part.
 func (r *runner) narrow(ctx context.Context, now Report, because error) error {
-	rest, status := r.withoutApps(now), r.status(because)
-	if !r.differs(rest, now) { // it says nothing of apps
-		if denial(status) {
-			r.limits.denied = true
-			return because
-		}
-		return r.fieldByField(ctx, rest)
+	rest, err := r.news(now)
+	if err != nil {
+		return err
 	}
-	var err error
+	_, apps := rest["apps"]
+	delete(rest, "apps")
 	switch {
-	case r.differs(r.last, rest):
-		err = r.send(ctx, rest)
-	case denial(status):
-		err = r.probe(ctx, now.UUID)
-	}
-	switch s := r.status(err); {
-	case err == nil:
-	case denial(s):
+	case !apps && denial(r.status(because)):
 		r.limits.denied = true
 		return because
-	case refusal(s):
-		if err := r.fieldByField(ctx, rest); err != nil {
+	case !apps:
+		return r.fieldByField(ctx, now, rest)
+	case len(rest) > 0:
+		err = r.sendFields(ctx, now, rest)
+	case denial(r.status(because)):
+		err = r.probe(ctx, now.UUID)
+	}
+	switch status := r.status(err); {
+	case err == nil:
+	case denial(status):
+		r.limits.denied = true
+		return because
+	case refusal(status):
+		if err := r.fieldByField(ctx, now, rest); err != nil {
 			return err
+		}
+		if because = r.send(ctx, now); because == nil || !refusal(r.status(because)) {
+			return because // apps were not what was wrong
 		}
 	default:
 		return err
 	}
-	if status == http.StatusRequestEntityTooLarge {
+	if r.status(because) == http.StatusRequestEntityTooLarge {
 		return r.smaller(ctx, now, because)
 	}
 	return r.piecemeal(ctx, now, because)
-}
-
-// withoutApps says of apps what the cloud knows already.
-func (r *runner) withoutApps(now Report) Report {
-	now.Device.Apps = nil
-	if r.last.UUID == now.UUID {
-		now.Device.Apps = r.last.Device.Apps
-	}
-	return now
-}
-
-// differs reports whether there is something to send.
-func (r *runner) differs(last, now Report) bool {
-	_, empty, err := Diff(last, now)
-	return err != nil || !empty
 }
 
 // probe is a report that changes nothing: it shows whether the device may report.
@@ -220,13 +210,9 @@ func (r *runner) probe(ctx context.Context, uuid string) error {
 
 // fieldByField sends one field of the device after the other. What is refused is
 // not sent again until it has another value.
-func (r *runner) fieldByField(ctx context.Context, now Report) error {
-	changed, err := changes(r.last, now)
-	if err != nil {
-		return err
-	}
-	for _, name := range slices.Sorted(maps.Keys(changed)) {
-		patch, err := encode(now.UUID, map[string]json.RawMessage{name: changed[name]})
+func (r *runner) fieldByField(ctx context.Context, now Report, rest map[string]json.RawMessage) error {
+	for _, name := range slices.Sorted(maps.Keys(rest)) {
+		patch, err := encode(now.UUID, map[string]json.RawMessage{name: rest[name]})
 		if err == nil {
 			err = r.Cloud.Report(ctx, patch)
 		}
@@ -238,13 +224,13 @@ func (r *runner) fieldByField(ctx context.Context, now Report) error {
 		}
 		r.tell(fmt.Errorf("the cloud refuses the field %s of the report; it goes without: %w", name, err), 0)
 	}
-	r.acknowledged(now)
+	r.acknowledged(now, rest)
 	return nil
 }
 
 // smaller halves the report until the cloud takes it.
 func (r *runner) smaller(ctx context.Context, now Report, err error) error {
-	const least = 4 << 10
+	const least = 256
 	size := sizeOf(now)
 	for r.status(err) == http.StatusRequestEntityTooLarge && size > least {
 		size /= 2
@@ -268,8 +254,8 @@ func (r *runner) fitting(now Report) Report {
 func (r *runner) piecemeal(ctx context.Context, now Report, because error) error {
 	refused := func(err error) bool { return refusal(r.status(err)) }
 	try := func(what Report) error {
-		if !r.differs(now, what) {
-			return because // the same was refused just now
+		if _, same, err := Diff(now, what); err == nil && same {
+			return because // that was refused just now
 		}
 		return r.send(ctx, what)
 	}

@@ -80,6 +80,7 @@ func Run(ctx context.Context, c Config) error {
 type runner struct {
 	Config
 	last      Report    // what the cloud knows
+	doubt     doubt     // fields of which it may know something else
 	acked     time.Time // when it last acknowledged something; zero: not since we run
 	failures  int
 	notBefore time.Time // of the next attempt
@@ -90,7 +91,12 @@ type runner struct {
 type remembered struct {
 	Era    string          `json:"era"`
 	Report json.RawMessage `json:"report"`
+	Doubt  doubt           `json:"doubt,omitempty"`
 }
+
+// doubt names fields that were sent and not acknowledged: the cloud may have them,
+// or not, so they are sent again even if they are back at what it knew before.
+type doubt map[string]bool
 
 // remember loads what the cloud knows. Without it everything is sent once more.
 func (r *runner) remember() {
@@ -101,6 +107,10 @@ func (r *runner) remember() {
 	}
 	if err == nil && len(m.Report) > 0 && m.Era == r.Era {
 		err = json.Unmarshal(m.Report, &r.last)
+		r.doubt = m.Doubt
+	}
+	if r.doubt == nil {
+		r.doubt = doubt{}
 	}
 	if err != nil {
 		r.last = Report{}
@@ -113,11 +123,14 @@ func (r *runner) remember() {
 func (r *runner) report(ctx context.Context) time.Duration {
 	r.limits.renew(r.Target())
 	now := r.compose()
-	if !r.differs(r.last, now) {
+	news, err := r.news(now)
+	if err == nil && len(news) == 0 {
 		r.failures = 0
 		return r.Look
 	}
-	err := r.attempt(ctx, now)
+	if err == nil {
+		err = r.attempt(ctx, now)
+	}
 	if ctx.Err() != nil {
 		return 0
 	}
@@ -154,32 +167,98 @@ func (r *runner) compose() Report {
 	if r.last.UUID == now.UUID {
 		now.Device.Metrics = r.last.Device.Metrics
 	}
-	if r.acked.IsZero() || time.Since(r.acked) >= metricsGap || r.differs(r.last, now) {
+	if r.acked.IsZero() || time.Since(r.acked) >= metricsGap || r.anyNews(now) {
 		now.Device.Metrics = r.Metrics().settled(now.Device.Metrics)
 	}
 	return now
 }
 
+// news are the fields to send.
+func (r *runner) news(now Report) (map[string]json.RawMessage, error) {
+	news, err := changes(r.last, now)
+	if err != nil || len(r.doubt) == 0 {
+		return news, err
+	}
+	all, err := fields(now.Device)
+	if err != nil {
+		return nil, err
+	}
+	for name := range r.doubt {
+		if value, ok := all[name]; ok {
+			news[name] = value
+		}
+	}
+	return news, nil
+}
+
+func (r *runner) anyNews(now Report) bool {
+	news, err := r.news(now)
+	return err != nil || len(news) > 0
+}
+
 // send sends what a report says beyond the last acknowledged one.
 func (r *runner) send(ctx context.Context, now Report) error {
-	patch, empty, err := Diff(r.last, now)
-	if err != nil || empty {
+	news, err := r.news(now)
+	if err != nil {
 		return err
 	}
+	return r.sendFields(ctx, now, news)
+}
+
+// sendFields sends some fields of a report.
+func (r *runner) sendFields(ctx context.Context, now Report, some map[string]json.RawMessage) error {
+	if len(some) == 0 {
+		return nil
+	}
+	patch, err := encode(now.UUID, some)
+	if err != nil {
+		return err
+	}
+	suspects := r.suspect(some)
 	if err := r.Cloud.Report(ctx, patch); err != nil {
+		if status := r.status(err); status/100 == 4 { // the cloud has taken nothing
+			for _, name := range suspects {
+				delete(r.doubt, name)
+			}
+		}
 		return err
 	}
-	r.acknowledged(now)
+	r.acknowledged(now, some)
 	return nil
 }
 
+// suspect writes down what is about to be sent, so that a lost answer or the end
+// of the process leaves no field of which we believe something wrong. Metrics are
+// not worth a write: they are different soon. added are the fields that were not
+// in doubt before.
+func (r *runner) suspect(some map[string]json.RawMessage) (added []string) {
+	worth := false
+	for name := range some {
+		if !r.doubt[name] {
+			r.doubt[name] = true
+			added = append(added, name)
+			worth = worth || !isMetric(name)
+		}
+	}
+	if worth && r.last.UUID != "" { // without a last report everything is sent anyway
+		r.save()
+	}
+	return added
+}
+
 // acknowledged remembers what the cloud knows now.
-func (r *runner) acknowledged(now Report) {
+func (r *runner) acknowledged(now Report, some map[string]json.RawMessage) {
+	if _, ok := some["apps"]; !ok && r.last.UUID == now.UUID {
+		now.Device.Apps = r.last.Device.Apps
+	} else if !ok {
+		now.Device.Apps = nil
+	}
+	for name := range some {
+		delete(r.doubt, name)
+	}
 	r.last, r.acked = now, time.Now()
 	r.notBefore = r.acked.Add(minGap)
-	if err := r.save(now); err != nil {
-		r.tell(err, r.Look)
-	}
+	r.save()
 }
 
 func (r *runner) status(err error) int {
@@ -201,18 +280,17 @@ func (r *runner) failed(err error) time.Duration {
 	return wait
 }
 
-func (r *runner) save(now Report) error {
-	b, err := json.Marshal(now)
+func (r *runner) save() {
+	b, err := json.Marshal(r.last)
 	if err == nil {
-		b, err = json.Marshal(remembered{r.Era, b})
+		b, err = json.Marshal(remembered{r.Era, b, r.doubt})
 	}
 	if err == nil {
 		err = r.Memory.Put(b)
 	}
 	if err != nil {
-		return fmt.Errorf("remember the report: %w", err)
+		r.tell(fmt.Errorf("remember the report: %w", err), r.Look)
 	}
-	return nil
 }
 
 func (r *runner) tell(err error, next time.Duration) {

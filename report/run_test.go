@@ -37,6 +37,7 @@ type bench struct {
 	memory  *memory
 	metrics func() Metrics
 	era     string
+	status  int // of refusals
 	calls   int
 	story   []string
 }
@@ -55,7 +56,7 @@ func (b *bench) Report(_ context.Context, patch []byte) error {
 }
 
 // Refusal implements Cloud.
-func (b *bench) Refusal(error) (status int, after time.Duration) { return 0, b.after }
+func (b *bench) Refusal(error) (status int, after time.Duration) { return b.status, b.after }
 
 func (b *bench) now() Report {
 	f := Facts{UUID: "u", IPAddress: *b.address.Load()}
@@ -198,25 +199,87 @@ func TestTheCloudsWishCounts(t *testing.T) {
 	})
 }
 
-// A change that is undone before it could be sent is not sent.
-func TestOnlyAcknowledgedReportsCount(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := at("1", nil)
-		b.fail = func(n int) error {
-			if n == 2 {
-				return errors.New("down")
-			}
-			return nil
-		}
-		got := b.run(t, 10*time.Minute, func() {
-			<-time.After(20 * time.Second)
-			b.change("2")
-			<-time.After(5 * time.Second)
-			b.change("1")
+// A change that is undone before the cloud has taken it is not sent. When nobody
+// knows whether the cloud has taken it, what it was before is sent again, also after
+// a restart.
+func TestWhatIsUndoneBeforeItIsKnown(t *testing.T) {
+	for name, c := range map[string]struct {
+		status  int
+		restart bool
+		want    []string
+	}{
+		"refused":                    {409, false, []string{}},
+		"the answer is lost":         {0, false, []string{`35s sent {"u":{"ip_address":"1"}}`}},
+		"lost, and a restart":        {0, true, []string{`0s sent {"u":{"ip_address":"1"}}`}},
+		"the cloud fails, who knows": {502, false, []string{`35s sent {"u":{"ip_address":"1"}}`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := at("1", &memory{})
+				b.status = c.status
+				b.fail = func(n int) error {
+					if n == 2 {
+						return errors.New("down")
+					}
+					return nil
+				}
+				long := 10 * time.Minute
+				if c.restart {
+					long = 30 * time.Second
+				}
+				got := b.run(t, long, func() {
+					<-time.After(20 * time.Second)
+					b.change("2")
+					<-time.After(5 * time.Second)
+					b.change("1")
+				})
+				if c.restart {
+					got = append(got[:3:3], at("1", b.memory).run(t, time.Minute, nil)...)
+				}
+				story(t, got[3:], c.want...)
+			})
 		})
-		if len(got) != 3 {
-			t.Errorf("story %v", got)
+	}
+}
+
+// After the device was started anew everything is sent once.
+func TestAnotherEra(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{}
+		for _, c := range []struct {
+			era  string
+			sent int
+		}{{"boot 1", 1}, {"boot 1", 0}, {"boot 2", 1}, {"boot 2", 0}} {
+			b := at("1", m)
+			b.era = c.era
+			if got := b.run(t, time.Minute, nil); len(got) != c.sent {
+				t.Errorf("%s: %v", c.era, got)
+			}
 		}
+	})
+}
+
+// Only the temperature changes: nothing for five minutes. Something else changes:
+// the metrics go along. Values that flutter stay in their bucket.
+func TestMetricsTravelInASlowLane(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var m atomic.Pointer[Metrics]
+		m.Store(&Metrics{CPUUsage: new(10), MemoryUsage: new(105), CPUTemp: new(41)})
+		b := at("1", nil)
+		b.metrics = func() Metrics { return *m.Load() }
+		got := b.run(t, 30*time.Minute, func() {
+			<-time.After(30 * time.Second)
+			m.Store(&Metrics{CPUUsage: new(39), MemoryUsage: new(109), CPUTemp: new(44)})
+			<-time.After(6 * time.Minute)
+			m.Store(&Metrics{CPUUsage: new(20), MemoryUsage: new(100), CPUTemp: new(-1)})
+			b.change("2")
+			<-time.After(12*time.Minute + 5*time.Second)
+			m.Store(&Metrics{})
+		})
+		story(t, got[1:],
+			`5m0s sent {"u":{"cpu_usage":39}}`,
+			`6m30s sent {"u":{"cpu_temp":-1,"ip_address":"2"}}`,
+			`19m0s sent {"u":{"cpu_temp":null,"cpu_usage":null,"memory_usage":null}}`)
 	})
 }
 
