@@ -270,7 +270,7 @@ func TestMetricsTravelInASlowLane(t *testing.T) {
 		got := b.run(t, 30*time.Minute, func() {
 			<-time.After(30 * time.Second)
 			m.Store(&Metrics{CPUUsage: new(39), MemoryUsage: new(109), CPUTemp: new(44)})
-			<-time.After(6 * time.Minute)
+			<-time.After(6*time.Minute + 5*time.Second)
 			m.Store(&Metrics{CPUUsage: new(20), MemoryUsage: new(100), CPUTemp: new(-1)})
 			b.change("2")
 			<-time.After(12*time.Minute + 5*time.Second)
@@ -278,8 +278,8 @@ func TestMetricsTravelInASlowLane(t *testing.T) {
 		})
 		story(t, got[1:],
 			`5m0s sent {"u":{"cpu_usage":39}}`,
-			`6m30s sent {"u":{"cpu_temp":-1,"ip_address":"2"}}`,
-			`19m0s sent {"u":{"cpu_temp":null,"cpu_usage":null,"memory_usage":null}}`)
+			`6m35s sent {"u":{"cpu_temp":-1,"ip_address":"2"}}`,
+			`19m5s sent {"u":{"cpu_temp":null,"cpu_usage":null,"memory_usage":null}}`)
 	})
 }
 
