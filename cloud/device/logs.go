@@ -11,6 +11,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -26,6 +27,17 @@ const (
 	// longestBatch is how many lines the older route takes at once.
 	longestBatch = 10
 	ndjson       = "application/x-ndjson"
+	// longestSource is the length of the longest name of a source of lines.
+	longestSource = 128
+	// acknowledge is a header of devices that want to know how many lines are
+	// stored. Such a request is answered at once, and the body of the answer has
+	// the number of lines of the request that are stored so far, one number a
+	// line. Lines have a mark, SOURCE:POSITION; positions grow within a source.
+	// After a break the device sends again what it has no number for, and what is
+	// stored already is known by its mark.
+	acknowledge = "Deckhand-Acknowledge"
+	// flushLines is how many lines are stored at once without waiting for more.
+	flushLines = 250
 )
 
 // sentLine is a log line as a device sends it.
@@ -36,6 +48,7 @@ type sentLine struct {
 	IsStdErr  bool     `json:"isStdErr"`
 	ServiceID int64    `json:"serviceId"`
 	UUID      string   `json:"uuid"` // of a dependent device
+	Mark      string   `json:"mark"` // source and position, see acknowledge
 }
 
 func (l sentLine) line(now time.Time) model.LogLine {
@@ -43,7 +56,13 @@ func (l sentLine) line(now time.Time) model.LogLine {
 	if l.Timestamp != nil {
 		at = time.UnixMilli(int64(min(max(*l.Timestamp, 0), 1<<53)))
 	}
-	return model.LogLine{Timestamp: at, System: l.IsSystem, Stderr: l.IsStdErr, Service: l.ServiceID, Message: l.Message}
+	out := model.LogLine{Timestamp: at, System: l.IsSystem, Stderr: l.IsStdErr, Service: l.ServiceID, Message: l.Message}
+	if source, text, ok := strings.Cut(l.Mark, ":"); ok && len(source) <= longestSource {
+		if position, err := strconv.ParseInt(text, 10, 64); err == nil && position > 0 {
+			out.Source, out.Position = source, position
+		}
+	}
+	return out
 }
 
 // logWriter checks that the request comes from the device itself; ok is
@@ -77,6 +96,12 @@ func (d *Device) logWriter(w http.ResponseWriter, r *http.Request) (*model.Devic
 // logStream takes one long request of log lines, one JSON object a line.
 func (d *Device) logStream(w http.ResponseWriter, r *http.Request) {
 	control := http.NewResponseController(w)
+	if r.ProtoMajor == 1 {
+		// A refusal would wait for the body's end otherwise; the connection
+		// cannot be used again, since the body may go on.
+		control.EnableFullDuplex() //nolint:errcheck // a recorder cannot
+		w.Header().Set("Connection", "close")
+	}
 	control.SetReadDeadline(time.Time{})  //nolint:errcheck // a recorder has no deadlines
 	control.SetWriteDeadline(time.Time{}) //nolint:errcheck // the same
 	// A stop of the cloud ends the read; it would wait for the next line.
@@ -89,22 +114,22 @@ func (d *Device) logStream(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	var body io.Reader = r.Body
-	if r.Header.Get("Content-Encoding") == "gzip" {
-		z, err := gzip.NewReader(r.Body)
-		if errors.Is(err, io.EOF) {
-			answer.Empty(w, http.StatusCreated)
-			return
-		}
-		if err != nil {
-			answer.Text(w, http.StatusBadRequest, "The body is not valid gzip.")
-			return
-		}
-		body = z
+	sink := &logBuffer{db: d.db, device: device.ID, full: make(chan struct{}, 1)}
+	if r.Header.Get(acknowledge) == "lines" {
+		d.acknowledged(w, r, sink)
+		return
 	}
-	buffer := &logBuffer{db: d.db, device: device.ID}
-	stop := buffer.start(r.Context())
-	err := readLines(body, func(l sentLine) { buffer.add(l.line(d.db.Now())) })
+	body, err := unpacked(r)
+	switch {
+	case errors.Is(err, io.EOF):
+		answer.Empty(w, http.StatusCreated)
+		return
+	case err != nil:
+		answer.Text(w, http.StatusBadRequest, "The body is not valid gzip.")
+		return
+	}
+	stop := sink.start(r.Context())
+	err = readLines(body, func(l sentLine) { sink.add(l.line(d.db.Now())) })
 	if flushed := stop(); flushed != nil {
 		answer.Empty(w, http.StatusServiceUnavailable)
 		return
@@ -114,6 +139,43 @@ func (d *Device) logStream(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer.Empty(w, http.StatusCreated)
+}
+
+// unpacked is the body as text; io.EOF: there is none.
+func unpacked(r *http.Request) (io.Reader, error) {
+	if r.Header.Get("Content-Encoding") != "gzip" {
+		return r.Body, nil
+	}
+	return gzip.NewReader(r.Body)
+}
+
+// acknowledged takes lines and says how many are stored. What goes wrong ends the
+// answer: the device sends again what it has no number for. Nothing is dropped, a
+// device that sends fast waits.
+func (d *Device) acknowledged(w http.ResponseWriter, r *http.Request, sink *logBuffer) {
+	control := http.NewResponseController(w)
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set(acknowledge, "lines")
+	w.WriteHeader(http.StatusOK)
+	if control.Flush() != nil {
+		return
+	}
+	sink.room = make(chan struct{}, 1)
+	sink.stored = func(total int) error {
+		control.SetWriteDeadline(time.Now().Add(keepAlive)) //nolint:errcheck // a recorder has no deadlines
+		if _, err := fmt.Fprintln(w, total); err != nil {
+			return err
+		}
+		return control.Flush()
+	}
+	body, err := unpacked(r)
+	if err != nil {
+		return
+	}
+	sink.abort = func() { control.SetReadDeadline(time.Now()) } //nolint:errcheck // the same
+	stop := sink.start(r.Context())
+	_ = readLines(body, func(l sentLine) { sink.add(l.line(d.db.Now())) })
+	_ = stop()
 }
 
 type rowError struct{ row string }
@@ -144,25 +206,55 @@ func readLines(body io.Reader, take func(sentLine)) error {
 	return scanner.Err()
 }
 
-// logBuffer collects the lines of one device and stores them twice a second.
-// More lines than the whole log keeps are dropped in between, and counted.
+// logBuffer collects the lines of one device and stores them twice a second, or
+// when there are many. If nobody is told how many are stored, more lines than the
+// whole log keeps are dropped in between, and counted; otherwise they wait.
 type logBuffer struct {
 	db     *model.DB
 	device int64
+	full   chan struct{} // there are many
+
+	stored func(total int) error // is told how many lines are stored; nil: nobody is
+	room   chan struct{}         // there is room again; only with stored
+	abort  func()                // ends the reading of lines; only with stored
 
 	mu      sync.Mutex
 	lines   []model.LogLine
 	dropped int
+	total   int // stored
+	failed  error
 }
 
 func (b *logBuffer) add(l model.LogLine) {
+	for !b.try(l) {
+		<-b.room
+	}
+}
+
+func (b *logBuffer) try(l model.LogLine) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.lines) >= model.LogLimit-1 {
-		b.dropped++
-		return
+	if len(b.lines) >= model.LogLimit-1 && b.failed == nil {
+		if b.stored == nil {
+			b.dropped++
+			return true
+		}
+		return false
 	}
-	b.lines = append(b.lines, l)
+	if b.failed == nil {
+		b.lines = append(b.lines, l)
+	}
+	if len(b.lines) >= flushLines {
+		signal(b.full)
+	}
+	return true
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
 }
 
 // start stores now and then; the function returned stores the rest, ends
@@ -174,13 +266,15 @@ func (b *logBuffer) start(ctx context.Context) func() error {
 	go func() {
 		ticker := time.NewTicker(flushEvery)
 		defer ticker.Stop()
-		var failed error
 		for {
 			select {
 			case <-ticker.C:
-				failed = errors.Join(failed, b.flush(ctx))
+				b.flush(ctx)
+			case <-b.full:
+				b.flush(ctx)
 			case <-quit:
-				done <- errors.Join(failed, b.flush(ctx))
+				b.flush(ctx)
+				done <- b.failed
 				return
 			}
 		}
@@ -191,16 +285,34 @@ func (b *logBuffer) start(ctx context.Context) func() error {
 	}
 }
 
-func (b *logBuffer) flush(ctx context.Context) error {
+// flush stores what there is. After a failure nothing more is taken.
+func (b *logBuffer) flush(ctx context.Context) {
 	b.mu.Lock()
-	lines, dropped := b.lines, b.dropped
+	lines, dropped, failed := b.lines, b.dropped, b.failed
 	b.lines, b.dropped = nil, 0
 	b.mu.Unlock()
+	if failed != nil || len(lines)+dropped == 0 {
+		return
+	}
 	if dropped > 0 {
 		lines = append(lines, model.LogLine{Timestamp: b.db.Now(), System: true,
 			Message: fmt.Sprintf("Warning: Suppressed %d message(s) due to rate limiting", dropped)})
 	}
-	return b.db.AppendLogs(ctx, b.device, lines)
+	err := b.db.AppendLogs(ctx, b.device, lines)
+	if err == nil && b.stored != nil {
+		b.total += len(lines)
+		err = b.stored(b.total)
+	}
+	b.mu.Lock()
+	b.failed = err
+	b.mu.Unlock()
+	if b.stored == nil {
+		return
+	}
+	signal(b.room)
+	if err != nil {
+		b.abort()
+	}
 }
 
 // logBatch takes a few lines at once, as a JSON array.

@@ -2,6 +2,9 @@ package model
 
 import (
 	"context"
+	"database/sql"
+	"errors"
+	"maps"
 	"slices"
 	"time"
 )
@@ -18,18 +21,30 @@ type LogLine struct {
 	Stderr    bool
 	Service   int64 // 0: none
 	Message   string
+
+	// Source and Position tell a line that comes twice from a new one: positions
+	// grow within a source. They are not read back. No source: it cannot be told.
+	Source   string
+	Position int64
 }
 
-// AppendLogs stores lines of a device, drops what exceeds LogLimit, and tells
-// those who follow the log.
+// markLimit is how many sources of a device are remembered; containers come and go.
+const markLimit = 500
+
+// AppendLogs stores lines of a device that are not stored yet, drops what exceeds
+// LogLimit, and tells those who follow the log.
 func (db *DB) AppendLogs(ctx context.Context, device int64, lines []LogLine) error {
 	if len(lines) == 0 {
 		return nil
 	}
-	if len(lines) > LogLimit {
-		lines = lines[len(lines)-LogLimit:]
-	}
 	return db.update(ctx, func(t *txn) error {
+		lines, err := newLines(ctx, t, device, lines)
+		if err != nil || len(lines) == 0 {
+			return err
+		}
+		if len(lines) > LogLimit {
+			lines = lines[len(lines)-LogLimit:]
+		}
 		insert, err := t.PrepareContext(ctx, `
 			INSERT INTO device_log (device, created_at, "timestamp", is_system, is_stderr, service, message) VALUES (?, ?, ?, ?, ?, ?, ?)`)
 		if err != nil {
@@ -47,6 +62,47 @@ func (db *DB) AppendLogs(ctx context.Context, device int64, lines []LogLine) err
 		t.announce(Topic{DeviceLog, device})
 		return err
 	})
+}
+
+// newLines leaves out what is stored already, and notes how far each source is now.
+func newLines(ctx context.Context, t *txn, device int64, lines []LogLine) ([]LogLine, error) {
+	known, moved := map[string]int64{}, map[string]int64{}
+	var out []LogLine
+	for _, l := range lines {
+		if l.Source == "" {
+			out = append(out, l)
+			continue
+		}
+		last, ok := known[l.Source]
+		if !ok {
+			err := t.QueryRowContext(ctx, `SELECT position FROM device_log_mark WHERE device = ? AND source = ?`, device, l.Source).Scan(&last)
+			if err != nil && !errors.Is(err, sql.ErrNoRows) {
+				return nil, err
+			}
+		}
+		if l.Position > last {
+			out = append(out, l)
+			last = l.Position
+			moved[l.Source] = last
+		}
+		known[l.Source] = last
+	}
+	for _, source := range slices.Sorted(maps.Keys(moved)) {
+		_, err := t.ExecContext(ctx, `
+			INSERT INTO device_log_mark (device, source, position, seen_at) VALUES (?, ?, ?, ?)
+			ON CONFLICT (device, source) DO UPDATE SET position = excluded.position, seen_at = excluded.seen_at`,
+			device, source, moved[source], millis(t.now))
+		if err != nil {
+			return nil, missingReference(err, "device")
+		}
+	}
+	if len(moved) == 0 {
+		return out, nil
+	}
+	_, err := t.ExecContext(ctx, `
+		DELETE FROM device_log_mark WHERE device = ? AND source IN
+			(SELECT source FROM device_log_mark WHERE device = ? ORDER BY seen_at DESC, source LIMIT -1 OFFSET ?)`, device, device, markLimit)
+	return out, err
 }
 
 // Logs lists the newest lines of a device's log that were received at or

@@ -135,6 +135,14 @@ CREATE TABLE device_log (
 
 CREATE INDEX device_log_device ON device_log (device, id);
 
+CREATE TABLE device_log_mark (
+	device BIGINT NOT NULL REFERENCES device (id) ON DELETE CASCADE,
+	source TEXT NOT NULL,
+	position BIGINT NOT NULL,
+	seen_at BIGINT NOT NULL,
+	PRIMARY KEY (device, source)
+);
+
 CREATE TABLE device_service_environment_variable (
 	id INTEGER PRIMARY KEY AUTOINCREMENT,
 	created_at BIGINT NOT NULL,
