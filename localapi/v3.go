@@ -110,8 +110,8 @@ func (a *api) v3Routes() []route {
 		{"GET", "/v3/history", true, 0, a.v3History},
 		{"GET", "/v3/events", true, 0, a.v3Events},
 		{"GET", "/v3/locks", true, 0, a.v3Leases},
-		{"POST", "/v3/locks", true, leaseLimit, a.v3TakeLease},
-		{"PUT", "/v3/locks/{id}", true, leaseLimit, a.v3RenewLease},
+		{"POST", "/v3/locks", true, 0, a.v3TakeLease},
+		{"PUT", "/v3/locks/{id}", true, 0, a.v3RenewLease},
 		{"DELETE", "/v3/locks/{id}", true, 0, a.v3ReleaseLease},
 		{"GET", "/metrics", false, 0, a.metrics},
 	}
@@ -273,7 +273,12 @@ func (l *length) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-func readLease(body []byte, into *leaseBody) error {
+// readLease reads a body itself: what is wrong with it is answered as below /v3/.
+func readLease(w http.ResponseWriter, r *http.Request, into *leaseBody) error {
+	body, err := readBody(w, r, leaseLimit)
+	if err != nil {
+		return invalid("read the request: %w", err)
+	}
 	if len(bytes.TrimSpace(body)) == 0 {
 		return nil // all of it may be left out at a renewal
 	}
@@ -288,9 +293,9 @@ func readLease(body []byte, into *leaseBody) error {
 	return nil
 }
 
-func (a *api) v3TakeLease(w http.ResponseWriter, r *http.Request, body []byte) {
+func (a *api) v3TakeLease(w http.ResponseWriter, r *http.Request, _ []byte) {
 	var b leaseBody
-	if err := readLease(body, &b); err != nil {
+	if err := readLease(w, r, &b); err != nil {
 		failed3(w, err)
 		return
 	}
@@ -303,9 +308,9 @@ func (a *api) v3TakeLease(w http.ResponseWriter, r *http.Request, body []byte) {
 	answer(w, http.StatusCreated, l)
 }
 
-func (a *api) v3RenewLease(w http.ResponseWriter, r *http.Request, body []byte) {
+func (a *api) v3RenewLease(w http.ResponseWriter, r *http.Request, _ []byte) {
 	var b leaseBody
-	err := readLease(body, &b)
+	err := readLease(w, r, &b)
 	if err == nil && b != (leaseBody{For: b.For}) {
 		err = invalid("only the time can be renewed; release the lease and take another one")
 	}
