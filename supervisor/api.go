@@ -149,34 +149,6 @@ func serve(ctx context.Context, l net.Listener, h http.Handler) error {
 	return err
 }
 
-// patience with the engine before it counts as a fault of the device.
-const engineSilence = 2 * time.Minute
-
-// health says whether the supervisor does its job, and if not, why.
-func (s *Supervisor) health() (ok bool, reasons []string) {
-	st := s.runner.Status()
-	if silent := time.Since(s.lastLook(st.Looked)); st.Err != nil && silent > engineSilence {
-		reasons = append(reasons, fmt.Sprintf("the engine has not answered for %s: %v", silent.Round(time.Second), st.Err))
-	}
-	s.mu.Lock()
-	p := s.poller
-	s.mu.Unlock()
-	if p != nil {
-		if silent := time.Since(p.LastSuccess()); silent > 2*s.values().PollInterval {
-			reasons = append(reasons, fmt.Sprintf("the cloud has not been reached for %s", silent.Round(time.Second)))
-		}
-	}
-	return len(reasons) == 0, reasons
-}
-
-// lastLook counts from the start while there was no look yet.
-func (s *Supervisor) lastLook(looked time.Time) time.Time {
-	if looked.IsZero() {
-		return s.started
-	}
-	return looked
-}
-
 // answers serves deckhand's own commands.
 type answers struct{ s *Supervisor }
 
@@ -187,6 +159,7 @@ func (a answers) Status() any { return edge{a.s, true}.StatusOf(localapi.Scope{A
 func (a answers) view(st run.Status) View {
 	v := view(st)
 	v.Version, v.Device, v.Cloud = version.Version, a.s.values().UUID, a.s.cloudView()
+	v.Unhealthy = a.s.ailments()
 	a.s.mu.Lock()
 	defer a.s.mu.Unlock()
 	v.Name = a.s.name

@@ -57,6 +57,7 @@ type Supervisor struct {
 	power   power
 	actions actions
 
+	vitals
 	started time.Time
 	tagged  chan struct{} // tags were queued
 
@@ -99,6 +100,7 @@ func Run(ctx context.Context, cfg Config) error {
 	g.Go(func() error { s.housekeeping(ctx); return nil })
 	g.Go(func() error { s.local.run(ctx); return nil })
 	g.Go(func() error { s.journal.run(ctx); return nil })
+	g.Go(func() error { s.watchVitals(ctx); return nil })
 	err = g.Wait()
 	s.power.running.Wait()
 	cfg.Log.Info().Msg("supervisor stopped; containers go on")
@@ -107,13 +109,15 @@ func Run(ctx context.Context, cfg Config) error {
 
 func open(cfg Config) (*Supervisor, error) {
 	s := &Supervisor{cfg: cfg, started: time.Now(), tagged: make(chan struct{}, 1)}
+	s.disk = &disk{dir: cfg.DataDir}
 	var err error
 	s.store, err = store.Open(filepath.Join(cfg.DataDir, "deckhand.db"), store.Options{
-		Report: func(problem error) { cfg.Log.Warn().Msg(problem.Error()) },
+		Report: func(problem error) { cfg.Log.Warn().Msg(problem.Error()) }, Write: s.disk.write,
 	})
 	if err != nil {
 		return nil, err
 	}
+	s.openVitals()
 	if aside := s.store.Recovered(); aside != "" {
 		cfg.Log.Warn().Str("kept", aside).Msg("the database was damaged and is rebuilt; containers stay as they are")
 	}
