@@ -89,6 +89,8 @@ func (r *reader) serviceV2(path, id string) (name string, s map[string]any) {
 			name = r.text(p)
 		case "imageId":
 			s["image_id"] = r.raw()
+		case "serviceId":
+			r.raw() // the key says it
 		case "image":
 			s["image"] = r.raw()
 		case "environment", "labels":

@@ -28,6 +28,7 @@ type Pushed struct {
 	Device     string    `json:"device"`           // under which UUID it was read
 	Name       string    `json:"name,omitempty"`   // of the device then, for a document without one
 	Config     bool      `json:"config,omitempty"` // its name and configuration are younger than the cloud's
+	Offset     int64     `json:"offset,omitempty"` // added to the numbers of its apps, which the cloud's have too
 	AcceptedAt time.Time `json:"acceptedAt"`
 }
 
