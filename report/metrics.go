@@ -22,28 +22,31 @@ const metricsGap = 300 * time.Second
 
 // The sizes of the buckets in which values that flutter are reported.
 const (
-	cpuBucket    = 20 // per cent
-	memoryBucket = 10 // MiB
-	tempBucket   = 5  // °C
+	cpuBucket     = 20 // per cent
+	memoryBucket  = 10 // MiB
+	storageBucket = 10 // MiB
+	tempBucket    = 5  // °C
 )
 
 // settled gives the metrics to report: a value that stays in the bucket of the
-// last reported one is that one.
+// last reported one, or has only just left it, is that one. Otherwise a device at
+// rest whose memory is at the border of two buckets would report for ever.
 func (m Metrics) settled(last *Metrics) *Metrics {
 	if last == nil {
 		return &m
 	}
 	m.CPUUsage = inBucket(m.CPUUsage, last.CPUUsage, cpuBucket)
 	m.MemoryUsage = inBucket(m.MemoryUsage, last.MemoryUsage, memoryBucket)
+	m.StorageUsage = inBucket(m.StorageUsage, last.StorageUsage, storageBucket)
 	m.CPUTemp = inBucket(m.CPUTemp, last.CPUTemp, tempBucket)
 	return &m
 }
 
 func inBucket(now, last *int, size int) *int {
-	if now == nil || last == nil || floor(*now, size) != floor(*last, size) {
-		return now
+	if now != nil && last != nil && (floor(*now, size) == floor(*last, size) || max(*now-*last, *last-*now) < size/2) {
+		return last
 	}
-	return last
+	return now
 }
 
 // floor divides towards minus infinity: it may be cold.

@@ -73,7 +73,7 @@ func (s *Supervisor) cloudAilments(now time.Time) []Ailment {
 	if p != nil {
 		reached = p.LastSuccess()
 	}
-	if now.Sub(reached) > missedPolls*s.values().PollInterval {
+	if now.Sub(reached) > missedPolls*s.pollInterval() {
 		text := "it does not answer"
 		if trouble != "" {
 			text += ": " + trouble

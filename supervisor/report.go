@@ -27,7 +27,7 @@ func (s *Supervisor) report(ctx context.Context, client *uplink.Client, file *co
 		Now: func() report.Report { return report.Build(s.inCloudsEyes(s.reportInput())) }, Changed: s.nudges,
 		Metrics: s.metrics, Look: reportLook,
 		Cloud: meteredCloud{client, s.meter}, Memory: s.store.Reports, Era: s.host.BootID + " " + client.Endpoint(),
-		Target: s.targetName, MaxBackoff: func() time.Duration { return file.Values().PollInterval },
+		Target: s.targetName, MaxBackoff: s.pollInterval,
 		OnError: func(err error, next time.Duration) {
 			s.cfg.Log.Warn().Err(err).Str("class", string(state.ClassOf(err))).Dur("next", next).Msg("cannot report")
 		},
