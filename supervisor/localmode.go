@@ -53,6 +53,10 @@ const (
 	// localModeVariable switches local mode on, under any prefix.
 	localModeVariable = "SUPERVISOR_LOCAL_MODE"
 
+	// apart is what is added to the numbers of pushed apps where the cloud uses
+	// them too: volumes are named after them, and must not be shared.
+	apart = 1_000_000_000
+
 	// fromLocal is where a pushed target comes from, for the history.
 	fromLocal = "from the local network"
 
@@ -77,7 +81,7 @@ func (l *localMode) load(ctx context.Context) {
 	var pushed *state.Target
 	if err == nil && record != nil {
 		var t state.Target
-		if t, _, err = l.read(ctx, record.Document, record.Device, record.Name); err == nil {
+		if t, _, err = l.read(ctx, *record); err == nil {
 			pushed = &t
 		}
 	}
@@ -90,10 +94,14 @@ func (l *localMode) load(ctx context.Context) {
 }
 
 // read turns a pushed document into a target.
-func (l *localMode) read(ctx context.Context, doc []byte, device, name string) (state.Target, []target.Problem, error) {
-	o := l.s.decoding(device)
-	o.Name = name
-	c, problems, err := target.DecodeLocal(ctx, doc, o)
+func (l *localMode) read(ctx context.Context, r store.Pushed) (state.Target, []target.Problem, error) {
+	o := l.s.decoding(r.Device)
+	o.Name = r.Name
+	c, problems, err := target.DecodeLocal(ctx, r.Document, o)
+	for uuid, a := range c.Target.Apps {
+		a.ID += r.Offset
+		c.Target.Apps[uuid] = a
+	}
 	return c.Target, problems, err
 }
 
@@ -402,7 +410,7 @@ func (l *localMode) push(ctx context.Context, document []byte, force bool) error
 	l.turn.Lock()
 	defer l.turn.Unlock()
 	l.mu.Lock()
-	on, cloud := l.on(l.cloud), l.cloud
+	on, cloud, before := l.on(l.cloud), l.cloud, l.record
 	l.mu.Unlock()
 	if !on {
 		return errNotLocal
@@ -411,7 +419,14 @@ func (l *localMode) push(ctx context.Context, document []byte, force bool) error
 		Document: document, Device: cmp.Or(l.s.values().UUID, localDevice), Name: l.s.deviceName(),
 		Config: true, AcceptedAt: time.Now().UTC(),
 	}
-	t, problems, err := l.read(ctx, document, record.Device, record.Name)
+	if before != nil {
+		record.Offset = before.Offset // its volumes are to be found again
+	}
+	t, problems, err := l.read(ctx, record)
+	if err == nil && record.Offset == 0 && clashes(cloud.Apps, t) {
+		record.Offset = apart
+		t, problems, err = l.read(ctx, record)
+	}
 	if err == nil {
 		err = fits(t, cloud)
 	}
@@ -438,6 +453,16 @@ func (l *localMode) push(ctx context.Context, document []byte, force bool) error
 	l.look()
 	l.s.install(goal, fromLocal)
 	return nil
+}
+
+// clashes reports whether pushed apps have the numbers of others.
+func clashes(apps map[string]state.App, t state.Target) bool {
+	for _, a := range t.Apps {
+		if clash(apps, a) != "" {
+			return true
+		}
+	}
+	return false
 }
 
 // fits checks what only shows beside the cloud's apps, and that all can run: who

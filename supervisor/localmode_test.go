@@ -305,6 +305,28 @@ func TestLocalModeThereAndBack(t *testing.T) {
 	}
 }
 
+// Small clouds count their apps from 1, as clients of local mode do.
+func TestPushedAppsHaveVolumesOfTheirOwn(t *testing.T) {
+	b := newBench(t, managed())
+	b.cloud("0")
+	b.until("the fleet's app", func() bool { return len(b.running()) == 1 && b.s.runner.Status().Settled })
+	b.cloud("1")
+	b.runs("the fleet's app gives way")
+	b.fake.Load(imageA, 100, "local_image_web:latest")
+	same := strings.ReplaceAll(strings.Replace(pushes, `"1":{"name"`, `"1000":{"name"`, 1), "scratch", "data")
+	for range 2 {
+		if code, body := b.push(same); code != 200 {
+			t.Fatalf("push: %d %s", code, body)
+		}
+		b.runs("the pushed app", "web "+imageA)
+		b.restart()
+	}
+	volumes, _ := b.objects()
+	if diff := cmp.Diff([]string{"1000001000_data", "1000_data"}, volumes); diff != "" {
+		t.Errorf("volumes (-want +got):\n%s", diff)
+	}
+}
+
 // The cloud ends local mode and the device ends before it could clear up.
 func TestLocalModeIsLeftAfterACrash(t *testing.T) {
 	b := newBench(t, managed())
