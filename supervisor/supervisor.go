@@ -99,6 +99,7 @@ func Run(ctx context.Context, cfg Config) error {
 	g.Go(func() error { s.learnEngine(ctx); return nil })
 	g.Go(func() error { s.housekeeping(ctx); return nil })
 	g.Go(func() error { s.local.run(ctx); return nil })
+	g.Go(func() error { s.announce(ctx); return nil })
 	g.Go(func() error { s.journal.run(ctx); return nil })
 	g.Go(func() error { s.watchVitals(ctx); return nil })
 	err = g.Wait()
