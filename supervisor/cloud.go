@@ -78,6 +78,7 @@ func (s *Supervisor) cloud(ctx context.Context) {
 	s.mu.Lock()
 	s.client = client
 	s.mu.Unlock()
+	s.logs.connect(client)
 	if err := s.introduce(ctx, client, file); err != nil {
 		return // ctx ended
 	}

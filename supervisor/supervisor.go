@@ -47,6 +47,7 @@ type Supervisor struct {
 	device  *device
 	runner  *run.Runner
 	journal *journal
+	logs    *logging
 	meter   *meter
 	news    news
 	events  *localapi.Events
@@ -88,6 +89,7 @@ func Run(ctx context.Context, cfg Config) error {
 	defer s.close()
 	cfg.Log.Info().Str("version", version.Version).Str("engine", cfg.Engine).Str("data", cfg.DataDir).Msg("supervisor starting")
 	s.journal.begin(version.Version)
+	s.logs.system.say(sayStarting)
 	s.loadConfig()
 	s.local.load(ctx)
 	s.restore(ctx)
@@ -101,6 +103,7 @@ func Run(ctx context.Context, cfg Config) error {
 	g.Go(func() error { s.local.run(ctx); return nil })
 	g.Go(func() error { s.announce(ctx); return nil })
 	g.Go(func() error { s.journal.run(ctx); return nil })
+	g.Go(func() error { s.runLogs(ctx); return nil })
 	g.Go(func() error { s.watchVitals(ctx); return nil })
 	err = g.Wait()
 	s.power.running.Wait()
@@ -109,7 +112,7 @@ func Run(ctx context.Context, cfg Config) error {
 }
 
 func open(cfg Config) (*Supervisor, error) {
-	s := &Supervisor{cfg: cfg, started: time.Now(), tagged: make(chan struct{}, 1)}
+	s := &Supervisor{cfg: cfg, started: time.Now(), tagged: make(chan struct{}, 1), logs: newLogging()}
 	s.disk = &disk{dir: cfg.DataDir}
 	var err error
 	s.store, err = store.Open(filepath.Join(cfg.DataDir, "deckhand.db"), store.Options{
@@ -131,7 +134,7 @@ func open(cfg Config) (*Supervisor, error) {
 	}
 	s.engine, err = engine.New(engine.Config{
 		Host: cfg.Engine, Identity: s.identity, RunDir: cfg.RunDir, HostRoot: cfg.HostRoot,
-		Auth: s.registryAuth, Features: s.features, Log: cfg.Log,
+		Auth: s.registryAuth, Features: s.features, Started: s.logs.started, Log: cfg.Log,
 	})
 	if err != nil {
 		return nil, errors.Join(err, s.store.Close())
@@ -148,11 +151,12 @@ func open(cfg Config) (*Supervisor, error) {
 	}
 	s.journal = newJournal(s.store.History, s.device.target, time.Now, cfg.Log)
 	s.local = newLocalMode(s)
+	s.logs.open(s)
 	s.meter, s.events = newMeter(time.Now), localapi.NewEvents(localapi.EventsConfig{}, s.started)
 	s.news.to = s.events
 	s.runner = run.New(run.Config{
-		Device: metered{s.device, s.meter}, Memory: memory{s.store, cfg.Log}, Log: cfg.Log,
-		Event: func(e run.Event) { s.journal.event(e); s.meter.event(e) },
+		Device: logged{metered{s.device, s.meter}, s.logs}, Memory: memory{s.store, cfg.Log}, Log: cfg.Log,
+		Event: func(e run.Event) { s.journal.event(e); s.meter.event(e); s.logs.system.event(e) },
 	})
 	return s, nil
 }
@@ -237,6 +241,7 @@ func (s *Supervisor) take(ctx context.Context, doc []byte, from origin) error {
 	t, problems, err := target.DecodeV3(ctx, doc, s.decoding(from.uuid))
 	if err != nil {
 		s.cfg.Log.Error().Err(err).Msg("could not move to new release: the target is refused, the last one stays in force")
+		s.logs.system.refused(err)
 		return err
 	}
 	for _, p := range problems {
@@ -261,6 +266,7 @@ func (s *Supervisor) install(t state.Target, source string) {
 	s.configure(t)
 	s.setName(t.Name)
 	s.journal.accepted(s.device.target(), t, source)
+	s.logs.system.accepted(t)
 	if err := s.device.retryHandovers(""); err != nil {
 		s.cfg.Log.Warn().Err(err).Msg("cannot forget failed hand-overs; they are not tried again yet")
 	}
