@@ -40,10 +40,9 @@ func (x *told) supervisor() *Supervisor {
 
 const leaseWait = "shop/db: lease of backup (nightly copy)"
 
-// An update waits for a lease as for a lock file, everybody is told who has it
-// and why, and it goes on when the lease ends, however that happens.
-func TestAnUpdateWaitsForALease(t *testing.T) {
-	for name, end := range map[string]func(t *testing.T, x *told, l store.Lease){
+// endings are how a lease may end.
+func endings() map[string]func(t *testing.T, x *told, l store.Lease) {
+	return map[string]func(t *testing.T, x *told, l store.Lease){
 		"released": func(t *testing.T, x *told, l store.Lease) {
 			if err := x.leases.release(l.ID, mayTouch(ofShop("db"))); err != nil {
 				t.Fatal(err)
@@ -60,12 +59,20 @@ func TestAnUpdateWaitsForALease(t *testing.T) {
 			x.boots++
 			x.reopen(t)
 		},
-		"somebody breaks it": func(t *testing.T, x *told, _ store.Lease) {
+		broken: func(t *testing.T, x *told, _ store.Lease) {
 			if err := x.allow(store.Override{Override: state.Override{App: "aaaa", By: "the owner", Until: x.clock.Add(time.Hour)}}); err != nil {
 				t.Fatal(err)
 			}
 		},
-	} {
+	}
+}
+
+const broken = "somebody breaks it"
+
+// An update waits for a lease as for a lock file, everybody is told who has it
+// and why, and it goes on when the lease ends, however that happens.
+func TestAnUpdateWaitsForALease(t *testing.T) {
+	for name, end := range endings() {
 		t.Run(name, func(t *testing.T) {
 			x := newTold(t)
 			x.accept(t, release(1, "r1"))
@@ -77,39 +84,42 @@ func TestAnUpdateWaitsForALease(t *testing.T) {
 			x.close(t)
 			x.reopen(t) // the supervisor restarts: it is not forgotten
 			x.work(t, nil)
-			st := x.status(t)
-			if w := st.Plan.Waiting; len(w) != 1 || w[0].Holder != leaseWait || !w[0].Since.Equal(l.Since) || w[0].Class != state.ClassLocked {
-				t.Fatalf("waits: %+v", w)
-			}
-			if text := st.Plan.String(); !strings.Contains(text, "an update lock is held by "+leaseWait+" since ") {
-				t.Errorf("plan:\n%s", text)
-			}
-			if v := view(st); v.State != StateWaiting || v.Waiting[0].Holder != leaseWait {
-				t.Errorf("status: %+v", v)
-			}
-			if b := x.explain(t, "web").Blockers; len(b) != 1 || b[0].Kind != BlockedLock || b[0].Holder != leaseWait {
-				t.Errorf("explanation: %+v", b)
-			}
-			if w := reportWaits(st)["aaaa"]; len(w) != 1 || w[0].Holder != leaseWait {
-				t.Errorf("report: %+v", w)
-			}
+			x.waitsForLease(t, l)
 			end(t, x, l)
 			x.work(t, nil)
 			if st := x.status(t); !st.Settled || st.World.Apps["aaaa"].Commit != "r2" {
 				t.Errorf("the update did not go on: %v, %s", st.Plan, st.World.Apps["aaaa"].Commit)
 			}
-			_, err := x.leases.renew(l.ID, time.Minute, mayTouch(ofShop("db")))
-			want := state.ClassNotFound
-			if name == "somebody breaks it" {
-				want = state.ClassLocked
-				if !strings.Contains(err.Error(), "allowed by the owner") {
-					t.Errorf("who broke it is not said: %v", err)
-				}
+			want, text := state.ClassNotFound, "take a new one"
+			if name == broken {
+				want, text = state.ClassLocked, "allowed by the owner"
 			}
-			if state.ClassOf(err) != want {
+			_, err := x.leases.renew(l.ID, time.Minute, mayTouch(ofShop("db")))
+			if state.ClassOf(err) != want || !strings.Contains(err.Error(), text) {
 				t.Errorf("renewing afterwards: %v, want class %s", err, want)
 			}
 		})
+	}
+}
+
+// waitsForLease checks who is told what the update waits for.
+func (x *told) waitsForLease(t *testing.T, l store.Lease) {
+	t.Helper()
+	st := x.status(t)
+	if w := st.Plan.Waiting; len(w) != 1 || w[0].Holder != leaseWait || !w[0].Since.Equal(l.Since) || w[0].Class != state.ClassLocked {
+		t.Fatalf("waits: %+v", w)
+	}
+	if text := st.Plan.String(); !strings.Contains(text, "an update lock is held by "+leaseWait+" since ") {
+		t.Errorf("plan:\n%s", text)
+	}
+	if v := view(st); v.State != StateWaiting || v.Waiting[0].Holder != leaseWait {
+		t.Errorf("status: %+v", v)
+	}
+	if b := x.explain(t, "web").Blockers; len(b) != 1 || b[0].Kind != BlockedLock || b[0].Holder != leaseWait {
+		t.Errorf("explanation: %+v", b)
+	}
+	if w := reportWaits(st)["aaaa"]; len(w) != 1 || w[0].Holder != leaseWait {
+		t.Errorf("report: %+v", w)
 	}
 }
 
@@ -262,84 +272,129 @@ func TestAnOldLookEndsNoLease(t *testing.T) {
 
 // leaseModel is what leases are, in the fewest words.
 type leaseModel struct {
+	*told
 	until  map[string]time.Time
 	broken map[string]bool
+}
+
+func (m *leaseModel) holds(id string) bool { return m.clock.Before(m.until[id]) }
+
+// steps are what may be done to leases, each compared with what should come of it.
+func (m *leaseModel) steps(t *testing.T, r *rapid.T) map[string]func() {
+	length := func() time.Duration { return time.Duration(rapid.IntRange(1, 300).Draw(r, "seconds")) * time.Second }
+	some := func() string {
+		return rapid.SampledFrom(append(slices.Sorted(maps.Keys(m.until)), "none")).Draw(r, "lease")
+	}
+	take := func() {
+		d := length()
+		l, err := m.takeLease(t.Context(), ofShop("web"), localapi.LeaseRequest{For: d})
+		if err == nil {
+			m.until[l.ID] = m.clock.Add(d)
+		} else if state.ClassOf(err) != state.ClassRateLimit {
+			r.Fatalf("take: %v", err)
+		}
+	}
+	return map[string]func(){
+		"take": take, "take another": take,
+		"renew": func() {
+			id, d := some(), length()
+			want := m.holds(id) && !m.broken[id]
+			if _, err := m.leases.renew(id, d, mayTouch(ofShop("web"))); (err == nil) != want {
+				r.Fatalf("renew: %v", err)
+			}
+			if want {
+				m.until[id] = m.clock.Add(d)
+			}
+		},
+		"release": func() {
+			id := some()
+			if err := m.leases.release(id, mayTouch(ofShop("web"))); (err == nil) != m.holds(id) {
+				r.Fatalf("release: %v", err)
+			}
+			delete(m.until, id)
+		},
+		"wait": func() { m.clock = m.clock.Add(length()) },
+		"restart": func() {
+			m.close(t)
+			m.now = m.device.Now
+			m.open(t)
+			m.use(release(1, "r1"))
+		},
+		"break": func() {
+			app := reconcile.App{UUID: "aaaa", ID: 1, Name: "shop"}
+			err := errors.Join(m.takeLocks(t.Context(), reconcile.TakeLocks{App: app, Services: []string{"web"}, By: "me"}),
+				m.releaseLocks(t.Context(), reconcile.ReleaseLocks{App: app}))
+			if err != nil {
+				r.Fatalf("%v", err)
+			}
+			for id := range m.until {
+				m.broken[id] = m.broken[id] || m.holds(id)
+			}
+		},
+	}
 }
 
 // Whatever is done to leases in whatever order, over restarts, they hold exactly
 // until they end.
 func TestLeasesAgainstAModel(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
-		x := newTold(t)
-		x.accept(t, release(1, "r1"))
-		x.work(t, nil)
-		m := leaseModel{map[string]time.Time{}, map[string]bool{}}
-		some := func(label string) string {
-			return rapid.SampledFrom(append(slices.Sorted(maps.Keys(m.until)), "none")).Draw(r, label)
-		}
-		holds := func(id string) bool { return x.clock.Before(m.until[id]) }
-		length := func() time.Duration {
-			return time.Duration(rapid.IntRange(1, 300).Draw(r, "seconds")) * time.Second
-		}
+		m := &leaseModel{newTold(t), map[string]time.Time{}, map[string]bool{}}
+		m.accept(t, release(1, "r1"))
+		m.work(t, nil)
+		steps := m.steps(t, r)
 		for range rapid.IntRange(1, 20).Draw(r, "steps") {
-			switch rapid.SampledFrom([]string{"take", "take", "renew", "release", "wait", "restart", "break"}).Draw(r, "what") {
-			case "take":
-				d := length()
-				l, err := x.takeLease(t.Context(), ofShop("web"), localapi.LeaseRequest{For: d})
-				if err == nil {
-					m.until[l.ID] = x.clock.Add(d)
-				} else if state.ClassOf(err) != state.ClassRateLimit {
-					r.Fatalf("take: %v", err)
-				}
-			case "renew":
-				id, d := some("lease"), length()
-				_, err := x.leases.renew(id, d, mayTouch(ofShop("web")))
-				switch {
-				case holds(id) && !m.broken[id]:
-					m.until[id] = x.clock.Add(d)
-					if err != nil {
-						r.Fatalf("renew: %v", err)
-					}
-				case err == nil:
-					r.Fatalf("a lease that has ended was renewed")
-				}
-			case "release":
-				id := some("lease")
-				if err := x.leases.release(id, mayTouch(ofShop("web"))); (err == nil) != holds(id) {
-					r.Fatalf("release: %v", err)
-				}
-				delete(m.until, id)
-			case "wait":
-				x.clock = x.clock.Add(length())
-			case "restart":
-				x.close(t)
-				x.now = x.device.Now
-				x.open(t)
-				x.use(release(1, "r1"))
-			case "break":
-				app := reconcile.App{UUID: "aaaa", ID: 1, Name: "shop"}
-				err := errors.Join(x.takeLocks(t.Context(), reconcile.TakeLocks{App: app, Services: []string{"web"}, By: "me"}),
-					x.releaseLocks(t.Context(), reconcile.ReleaseLocks{App: app}))
-				if err != nil {
-					r.Fatalf("%v", err)
-				}
-				for id := range m.until {
-					m.broken[id] = m.broken[id] || holds(id)
-				}
-			}
+			steps[rapid.SampledFrom(slices.Sorted(maps.Keys(steps))).Draw(r, "what")]()
 			want := 0
 			for id := range m.until {
-				if holds(id) && !m.broken[id] {
+				if m.holds(id) && !m.broken[id] {
 					want++
 				}
 			}
-			locked := len(x.look(r).Apps["aaaa"].UserLocks) > 0
-			if n := x.leases.holding(); n != want || locked != (want > 0) {
+			locked := len(m.look(r).Apps["aaaa"].UserLocks) > 0
+			if n := m.leases.holding(); n != want || locked != (want > 0) {
 				r.Fatalf("%d leases hold (locked %v), want %d", n, locked, want)
 			}
 		}
 	})
 }
+
+// watched are leases and who is told of them.
+type watched struct {
+	*leases
+	t     *testing.T
+	hints <-chan struct{}
+}
+
+// passes lets time pass, and says whether there was a hint.
+func (w watched) passes(d time.Duration) bool {
+	<-time.After(d)
+	synctest.Wait()
+	select {
+	case <-w.hints:
+		return true
+	default:
+		return false
+	}
+}
+
+// given is a new lease.
+func (w watched) given(d time.Duration) store.Lease {
+	w.t.Helper()
+	x, err := w.grant(store.Lease{App: "aaaa", AppID: 1, Service: "web"}, d, w.seen())
+	if err != nil || !w.passes(0) {
+		w.t.Fatalf("a new lease is no hint (%v)", err)
+	}
+	return x
+}
+
+func (w watched) renewed(x store.Lease, d time.Duration) {
+	w.t.Helper()
+	if _, err := w.renew(x.ID, d, everybody); err != nil || w.passes(0) {
+		w.t.Errorf("a renewal is a hint (%v)", err)
+	}
+}
+
+func everybody(store.Lease) bool { return true }
 
 // The loop is told when a lease comes, ends or runs out, and not of renewals,
 // each of which would cost a look.
@@ -351,52 +406,27 @@ func TestTheEndOfALeaseIsAHint(t *testing.T) {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
-		hints := l.watch(ctx)
-		hinted := func() bool {
-			synctest.Wait()
-			select {
-			case <-hints:
-				return true
-			default:
-				return false
-			}
-		}
-		grant := func(d time.Duration) store.Lease {
-			x, err := l.grant(store.Lease{App: "aaaa", AppID: 1, Service: "web"}, d, l.seen())
-			if err != nil || !hinted() {
-				t.Fatalf("a new lease is no hint (%v)", err)
-			}
-			return x
-		}
-		everybody := func(store.Lease) bool { return true }
-		x := grant(time.Minute)
-		time.Sleep(50 * time.Second)
-		if _, err := l.renew(x.ID, time.Minute, everybody); err != nil || hinted() {
-			t.Errorf("a renewal is a hint (%v)", err)
-		}
-		time.Sleep(50 * time.Second)
-		if hinted() {
+		w := watched{l, t, l.watch(ctx)}
+		x := w.given(time.Minute)
+		w.passes(50 * time.Second)
+		w.renewed(x, time.Minute)
+		if w.passes(50 * time.Second) {
 			t.Error("a hint at the old deadline")
 		}
-		time.Sleep(10 * time.Second)
-		if !hinted() || len(m) != 0 {
+		if !w.passes(10*time.Second) || len(m) != 0 {
 			t.Error("no hint at the deadline")
 		}
-		x = grant(time.Hour)
-		if _, err := l.renew(x.ID, time.Second, everybody); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(time.Second)
-		if !hinted() {
+		w.renewed(w.given(time.Hour), time.Second)
+		if !w.passes(time.Second) {
 			t.Error("no hint at a deadline that came nearer")
 		}
-		x = grant(time.Hour)
-		if err := l.release(x.ID, everybody); err != nil || !hinted() {
+		x = w.given(time.Hour)
+		if err := l.release(x.ID, everybody); err != nil || !w.passes(0) {
 			t.Errorf("no hint at a release (%v)", err)
 		}
 		cancel()
 		synctest.Wait()
-		if _, open := <-hints; open {
+		if _, open := <-w.hints; open {
 			t.Error("it goes on")
 		}
 	})
@@ -431,7 +461,6 @@ func TestLeasesOnAFullDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	everybody := func(store.Lease) bool { return true }
 	_, take := l.grant(store.Lease{App: "aaaa"}, time.Minute, l.seen())
 	_, renew := l.renew("l1", time.Minute, everybody)
 	for what, err := range map[string]error{"take": take, "renew": renew, "release": l.release("l1", everybody)} {

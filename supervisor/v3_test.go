@@ -45,6 +45,29 @@ func withLab(t *testing.T) (*told, run.Status) {
 	return x, x.status(t)
 }
 
+// seenBy is all that a caller can see, as text, and how many services.
+func seenBy(t *testing.T, scope localapi.Scope, st run.Status, past []store.Entry) (text string, services int) {
+	t.Helper()
+	mine := scoped(st, scope)
+	page, err := pageOf(visible(past, mine, scope), mine, localapi.HistoryQuery{Limit: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := view(mine)
+	b, err := json.Marshal([]any{v, ViewPlan(mine.Plan), page})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range v.Apps {
+		services += len(a.Services)
+	}
+	_, err = explain("lab/probe", inquiry{status: mine, past: visible(past, mine, scope)})
+	if (err == nil) != (scope.All || scope.App == 2) {
+		t.Errorf("%+v: explanation of another app's service: %v", scope, err)
+	}
+	return string(b), services
+}
+
 // The key of a service shows nothing of other apps, wherever one looks.
 func TestAServiceSeesItsAppOnly(t *testing.T) {
 	x, st := withLab(t)
@@ -66,37 +89,14 @@ func TestAServiceSeesItsAppOnly(t *testing.T) {
 		{localapi.Scope{App: 2}, []string{"lab", "probe", "in the lab", "credentials refused"}, []string{"shop", "aaaa"}, 2},
 		{localapi.Scope{App: 3}, []string{"everybody"}, []string{"lab", "bbbb", "shop", "aaaa"}, 0},
 	} {
-		mine := scoped(st, c.scope)
-		page, err := pageOf(visible(past, mine, c.scope), mine, localapi.HistoryQuery{Limit: 1000})
-		if err != nil {
-			t.Fatal(err)
-		}
-		v := view(mine)
-		b, err := json.Marshal([]any{v, ViewPlan(mine.Plan), page})
-		if err != nil {
-			t.Fatal(err)
-		}
-		text := string(b)
-		for _, s := range c.shows {
-			if !strings.Contains(text, s) {
-				t.Errorf("%+v does not see %s: %s", c.scope, s, text)
+		text, services := seenBy(t, c.scope, st, past)
+		for _, s := range slices.Concat(c.shows, c.hides) {
+			if strings.Contains(text, s) != slices.Contains(c.shows, s) {
+				t.Errorf("%+v and %q: %s", c.scope, s, text)
 			}
 		}
-		for _, s := range c.hides {
-			if strings.Contains(text, s) {
-				t.Errorf("%+v sees %s: %s", c.scope, s, text)
-			}
-		}
-		n := 0
-		for _, a := range v.Apps {
-			n += len(a.Services)
-		}
-		if n != c.services {
-			t.Errorf("%+v sees %d services, want %d", c.scope, n, c.services)
-		}
-		_, err = explain("lab/probe", inquiry{status: mine, past: visible(past, mine, c.scope), now: x.clock})
-		if (err == nil) != (c.scope.All || c.scope.App == 2) {
-			t.Errorf("%+v: explanation of another app's service: %v", c.scope, err)
+		if services != c.services {
+			t.Errorf("%+v sees %d services, want %d", c.scope, services, c.services)
 		}
 	}
 }
@@ -133,58 +133,68 @@ func TestThePlanOfOneApp(t *testing.T) {
 	}
 }
 
+// somePast are entries of two apps, several in the same moment.
+func somePast() []store.Entry {
+	var past []store.Entry
+	for i, s := range []int64{1, 2, 2, 2, 2, 3, 5, 5} {
+		past = append(past, store.Entry{At: time.Unix(s, 0), App: "aaaa", Title: fmt.Sprint(i)})
+	}
+	return append(past, store.Entry{At: time.Unix(0, 0), Took: state.Duration(4 * time.Second), App: "bbbb", Service: "web", Title: "long"})
+}
+
+func titles(t *testing.T, past []store.Entry, q localapi.HistoryQuery) (string, History) {
+	t.Helper()
+	p, err := pageOf(past, run.Status{Target: state.Target{Apps: map[string]state.App{"bbbb": {Name: "lab", Services: map[string]state.Service{"web": {}}}}}}, q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, e := range p.Entries {
+		out = append(out, e.Title)
+	}
+	return strings.Join(out, " "), p
+}
+
 // Whoever pages through the past gets every entry once, and what comes later with
 // the mark that they have.
 func TestPagesOfThePast(t *testing.T) {
-	at := func(s int) time.Time { return time.Unix(int64(s), 0) }
-	var past []store.Entry
-	for i, s := range []int{1, 2, 2, 2, 2, 3, 5, 5} {
-		past = append(past, store.Entry{At: at(s), App: "aaaa", Title: fmt.Sprint(i)})
-	}
-	past = append(past, store.Entry{At: at(0), Took: state.Duration(4 * time.Second), App: "bbbb", Service: "web", Title: "long"})
-	titles := func(q localapi.HistoryQuery) (string, History) {
-		t.Helper()
-		q.Limit = max(q.Limit, 1)
-		p, err := pageOf(past, run.Status{Target: state.Target{Apps: map[string]state.App{"bbbb": {Name: "lab", Services: map[string]state.Service{"web": {}}}}}}, q)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var out []string
-		for _, e := range p.Entries {
-			out = append(out, e.Title)
-		}
-		return strings.Join(out, " "), p
-	}
+	past := somePast()
 	for limit := 1; limit < 12; limit++ {
 		var all []string
-		q := localapi.HistoryQuery{Since: at(0), Limit: limit}
-		for {
-			text, p := titles(q)
+		q := localapi.HistoryQuery{Since: time.Unix(0, 0), Limit: limit}
+		for more := true; more; {
+			text, p := titles(t, past, q)
 			all = append(all, text)
-			if q.After = p.Next; !p.More {
-				break
-			}
+			q.After, more = p.Next, p.More
 		}
 		if got := strings.Join(all, " "); got != "0 1 2 3 4 5 long 6 7" {
 			t.Errorf("pages of %d: %s", limit, got)
 		}
-		if text, p := titles(q); text != "" || p.Next != q.After {
+		if text, p := titles(t, past, q); text != "" || p.Next != q.After {
 			t.Errorf("behind the end: %s, %s", text, p.Next)
 		}
-		past = append(past, store.Entry{At: at(5), Title: "new"}) // in the same moment as the last one
-		if text, _ := titles(q); text != "new" {
+		later := append(slices.Clone(past), store.Entry{At: time.Unix(5, 0), Title: "new"}) // in the same moment as the last one
+		if text, _ := titles(t, later, q); text != "new" {
 			t.Errorf("what came meanwhile: %s", text)
 		}
-		past = past[:len(past)-1]
 	}
-	if text, p := titles(localapi.HistoryQuery{Limit: 3}); text != "long 6 7" || p.More {
-		t.Errorf("the last ones: %s", text)
-	}
-	if text, _ := titles(localapi.HistoryQuery{Since: at(4), Limit: 9}); text != "long 6 7" {
-		t.Errorf("since: %s", text)
-	}
-	if text, p := titles(localapi.HistoryQuery{App: "lab", Service: "web", Limit: 9}); text != "long" || p.Entries[0].App != "lab" {
-		t.Errorf("of a service: %s", text)
+}
+
+func TestPartsOfThePast(t *testing.T) {
+	past := somePast()
+	for _, c := range []struct {
+		q    localapi.HistoryQuery
+		want string
+	}{
+		{localapi.HistoryQuery{Limit: 3}, "long 6 7"},
+		{localapi.HistoryQuery{Since: time.Unix(4, 0), Limit: 9}, "long 6 7"},
+		{localapi.HistoryQuery{App: "lab", Service: "web", Limit: 9}, "long"},
+		{localapi.HistoryQuery{Service: "web", Limit: 9}, "long"},
+		{localapi.HistoryQuery{Service: "none", Limit: 9}, ""},
+	} {
+		if text, p := titles(t, past, c.q); text != c.want || p.More {
+			t.Errorf("%+v: %s", c.q, text)
+		}
 	}
 	for _, q := range []localapi.HistoryQuery{{After: "x"}, {After: "1.-1"}, {After: "1"}, {App: "none"}} {
 		if _, err := pageOf(past, run.Status{}, q); state.ClassOf(err) != state.ClassInvalid {
