@@ -68,6 +68,8 @@ func lines() []line {
 		{method: "POST", path: "/v1/update", good: 204, story: "update", inputs: force},
 		{method: "POST", path: "/v1/reboot", good: 202, locks: true, engine: 500, story: "reboot", inputs: force},
 		{method: "POST", path: "/v1/shutdown", good: 202, locks: true, engine: 500, story: "shutdown", inputs: force},
+		{method: "GET", path: "/v1/device/host-config", good: 200, engine: 503, inputs: plain},
+		{method: "PATCH", path: "/v1/device/host-config", good: 200, locks: true, engine: 503, story: "host", inputs: hostInputs()},
 		{method: "GET", path: "/v1/device", good: 200, engine: 503, inputs: plain},
 		{method: "GET", path: "/v2/version", good: 200, inputs: plain},
 		{method: "GET", path: "/v2/device/name", good: 200, inputs: plain},

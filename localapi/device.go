@@ -13,6 +13,7 @@ import (
 type Config struct {
 	Keys   Keys
 	Device Device
+	Host   Host
 	Apps   Apps
 	Tags   Tags
 	Local  Local

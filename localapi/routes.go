@@ -28,6 +28,7 @@ func (a *api) routes() []route {
 	return slices.Concat(
 		a.openRoutes(),
 		a.deviceRoutes(),
+		a.hostRoutes(),
 		a.actionRoutes(),
 		a.stateRoutes(),
 		a.tagRoutes(),

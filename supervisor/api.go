@@ -36,25 +36,20 @@ func (s *Supervisor) apiPort() int {
 	return usual
 }
 
-// listenAddress is every interface for a managed device, whose API asks for a
-// key, and for one under development, whose engine is open anyway. It is loopback
-// for others without a cloud: they ask for no key.
+// listenAddress is every interface, unless somebody says otherwise: containers
+// have to reach it. Who else may connect says reach.
 func (s *Supervisor) listenAddress() string {
 	if s.cfg.Listen != "" {
 		return s.cfg.Listen
 	}
-	host := "127.0.0.1"
-	if v := s.values(); v.Managed() || v.DevelopmentMode {
-		host = ""
-	}
-	return net.JoinHostPort(host, strconv.Itoa(s.apiPort()))
+	return net.JoinHostPort("", strconv.Itoa(s.apiPort()))
 }
 
 // api is the device API; open means that no key is asked for.
 func (s *Supervisor) api(open bool) http.Handler {
 	e := edge{s, open}
 	return localapi.New(localapi.Config{
-		Keys: e, Device: e, Apps: e, Tags: e, Local: e, V3: e, Events: s.events,
+		Keys: e, Device: e, Host: e, Apps: e, Tags: e, Local: e, V3: e, Events: s.events,
 		Unhealthy: func(reasons []string) {
 			s.cfg.Log.Warn().Strs("reasons", reasons).Msg("unhealthy")
 		},
@@ -106,7 +101,7 @@ func (s *Supervisor) serveAPI(ctx context.Context) error {
 		l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 		if err == nil {
 			s.cfg.Log.Info().Str("address", l.Addr().String()).Msg("local API is up")
-			return serve(ctx, l, s.api(false))
+			return serve(ctx, localapi.Guard(l, s.reach()), s.api(false))
 		}
 		s.cfg.Log.Error().Err(err).Dur("next", bindRetry).Msg("cannot open the local API")
 		if !pause(ctx, bindRetry) {
@@ -132,7 +127,10 @@ func (s *Supervisor) serveControl(ctx context.Context) error {
 }
 
 func serve(ctx context.Context, l net.Listener, h http.Handler) error {
-	srv := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 15 * time.Minute, MaxHeaderBytes: 64 << 10}
+	srv := &http.Server{
+		Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 15 * time.Minute, MaxHeaderBytes: 64 << 10,
+		BaseContext: func(net.Listener) context.Context { return ctx }, // who waits for an action is let go
+	}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
