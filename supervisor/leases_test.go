@@ -251,6 +251,23 @@ func TestNoLeaseWhileAnUpdateHasTheLocks(t *testing.T) {
 	}
 }
 
+// A lease that came after the look keeps the device from restarting as well, and
+// force breaks it.
+func TestALeaseHoldsARestartUp(t *testing.T) {
+	x := newTold(t)
+	x.accept(t, release(1, "r1"))
+	x.work(t, nil)
+	s := x.supervisor()
+	now := x.look(t).Apps["aaaa"]
+	x.take(t, "web", time.Minute)
+	if err := s.lockApp(t.Context(), now, []string{"db", "job", "web"}, false); state.ClassOf(err) != state.ClassLocked {
+		t.Errorf("without force: %v", err)
+	}
+	if err := s.lockApp(t.Context(), now, []string{"db", "job", "web"}, true); err != nil || x.leases.holding() != 0 {
+		t.Errorf("with force: %v, %d leases hold", err, x.leases.holding())
+	}
+}
+
 // A look that began before a lease was given cannot have seen its container.
 func TestAnOldLookEndsNoLease(t *testing.T) {
 	x := newTold(t)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"deckhand/locks"
+	"deckhand/reconcile"
 	"deckhand/state"
 )
 
@@ -131,7 +132,11 @@ func (s *Supervisor) lockApp(ctx context.Context, now state.AppNow, services []s
 	if !force && len(now.UserLocks) > 0 {
 		return lockedBy(now.ID, now.UserLocks[0].Service)
 	}
-	err := s.device.Locks.Take(ctx, now.ID, services, force)
+	take := reconcile.TakeLocks{App: reconcile.App{UUID: now.UUID, ID: now.ID}, Services: services}
+	if force {
+		take.By = "a forced restart"
+	}
+	err := s.device.takeLocks(ctx, take)
 	if err == nil {
 		return nil
 	}
