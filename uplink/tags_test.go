@@ -92,7 +92,7 @@ func tagStory(t *testing.T, q *queue, long time.Duration, answer func(n int, tag
 		})
 	}()
 	if during != nil {
-		during(func(d time.Duration) { time.Sleep(d); synctest.Wait() })
+		during(func(d time.Duration) { <-time.After(d); synctest.Wait() })
 	}
 	<-done
 	return story

@@ -29,6 +29,11 @@ func TestADeviceIntroducesItself(t *testing.T) {
 	if a := w.Want(200, "GET", at("application", "$select", "uuid", "$filter", fmt.Sprintf("id eq %d", kitchen.ID)), key, ""); !strings.Contains(a.Body, kitchen.UUID) {
 		t.Error(a.Body)
 	}
+	for resource, want := range map[string]string{"application": `{"d":1}`, "release": `{"d":3}`} { // of its own fleet
+		if a := w.Want(200, "GET", at(resource+"/$count", "$filter", "id gt 0"), key, ""); a.Body != want {
+			t.Errorf("a device sees of %s: %s", resource, a.Body)
+		}
+	}
 	self := fmt.Sprintf("/v7/device(%d)", device.ID)
 	pin := func(release int64) string { return fmt.Sprintf(`{"is_pinned_on__release":%d}`, release) }
 	w.Want(200, "PATCH", self, otherKey, pin(old.ID)) // not visible to it: nothing happens
