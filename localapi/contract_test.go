@@ -129,7 +129,7 @@ func runs() Status {
 func TestContract(t *testing.T) {
 	c := readContract(t)
 	cases := 0
-	for _, l := range lines() {
+	for _, l := range append(lines(), localLines()...) {
 		for _, who := range callers() {
 			for _, situation := range situations() {
 				for _, in := range l.inputs {

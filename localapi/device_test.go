@@ -26,7 +26,7 @@ type device struct {
 
 func (d *device) config() Config {
 	return Config{
-		Keys: d, Device: d, Host: d, Apps: d,
+		Keys: d, Device: d, Host: d, Apps: d, Local: d,
 		Unhealthy: func(reasons []string) { d.story = append(d.story, reasons...) },
 		Log: func(r Request) {
 			d.story = append(d.story, fmt.Sprintf("%s %s %d", r.Method, r.Path, r.Status))
