@@ -23,7 +23,18 @@ type Settings struct {
 	OverrideLock      bool          // update locks are broken
 	PersistentLogging bool          // the journal survives a reboot
 	VPN               bool          // the host keeps its VPN up
+	Firewall          Firewall      // who in the device's network may connect
 }
+
+// Firewall is how open the device is to its network.
+type Firewall string
+
+// The modes.
+const (
+	FirewallOff  Firewall = "off"  // open
+	FirewallOn   Firewall = "on"   // closed
+	FirewallAuto Firewall = "auto" // closed while a service uses the host's network
+)
 
 // setting ties the name of a variable, without prefix, to a field.
 type setting struct {
@@ -46,6 +57,7 @@ func settings() []setting {
 		{"OVERRIDE_LOCK", func(s *Settings) any { return &s.OverrideLock }}, // the old name wins
 		{"SUPERVISOR_PERSISTENT_LOGGING", func(s *Settings) any { return &s.PersistentLogging }},
 		{"SUPERVISOR_VPN_CONTROL", func(s *Settings) any { return &s.VPN }},
+		{"HOST_FIREWALL_MODE", func(s *Settings) any { return &s.Firewall }},
 	}
 }
 
@@ -53,6 +65,7 @@ func settings() []setting {
 func DefaultSettings() Settings {
 	return Settings{
 		LogControl: true, InstantUpdates: true, ConnectivityCheck: true, HardwareMetrics: true, Discoverability: true, VPN: true,
+		Firewall: FirewallOff,
 	}
 }
 
@@ -103,6 +116,12 @@ func (row setting) read(s *Settings, value string) error {
 		default:
 			return fmt.Errorf("%q is neither true nor false", value)
 		}
+	case *Firewall:
+		mode := Firewall(strings.ToLower(strings.TrimSpace(value)))
+		if mode != FirewallOff && mode != FirewallOn && mode != FirewallAuto {
+			return fmt.Errorf("%q is none of on, off and auto", value)
+		}
+		*p = mode
 	case *time.Duration:
 		ms, err := strconv.ParseInt(strings.TrimSpace(value), 10, 64)
 		if err != nil || ms <= 0 || ms > int64((1<<31-1)) {

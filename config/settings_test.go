@@ -39,6 +39,8 @@ func TestReadSettings(t *testing.T) {
 		"no truth":     {variables: map[string]string{"SUPERVISOR_LOCAL_MODE": "maybe"}, want: DefaultSettings(), problem: `SUPERVISOR_LOCAL_MODE: "maybe"`},
 		"no number":    {variables: map[string]string{"SUPERVISOR_POLL_INTERVAL": "10m"}, want: DefaultSettings(), problem: "milliseconds"},
 		"not positive": {variables: map[string]string{"SUPERVISOR_POLL_INTERVAL": "-1"}, want: DefaultSettings(), problem: "milliseconds"},
+		"a mode":       {variables: map[string]string{"RESIN_HOST_FIREWALL_MODE": "Auto"}, want: with(func(s *Settings) { s.Firewall = FirewallAuto })},
+		"no mode":      {variables: map[string]string{"HOST_FIREWALL_MODE": "shut"}, want: DefaultSettings(), problem: "none of on, off and auto"},
 		"other kinds":  {variables: map[string]string{"RESIN_HOST_CONFIG_gpu_mem": "16"}, want: DefaultSettings()},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -17,6 +17,8 @@ func (s Settings) Variables() map[string]string {
 		switch p := row.field(&s).(type) {
 		case *bool:
 			out[row.name] = strconv.FormatBool(*p)
+		case *Firewall:
+			out[row.name] = string(*p)
 		case *time.Duration:
 			if *p > 0 {
 				out[row.name] = strconv.FormatInt(p.Milliseconds(), 10)

@@ -232,10 +232,28 @@ func (s *Supervisor) endForced(uuid string) {
 	}
 }
 
+// endOnce takes back permissions to break locks that were given for one update,
+// when all was settled at a look. Younger ones stay, and those of actions that are
+// not done.
+func (s *Supervisor) endOnce(looked time.Time) {
+	_, err := s.device.disallow(func(o store.Override) bool {
+		given := o.Until.Add(-forceFor)
+		return o.Once && given.Before(looked) && (o.App == "" || !s.actions.has(o.App) && !s.device.asksNow(o.App))
+	})
+	if err != nil {
+		s.cfg.Log.Warn().Err(err).Msg("an update is done, and locks may still be broken")
+	}
+}
+
 // asks reports whether an action on an app is still to be done.
 func (d *device) asks(uuid string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	return d.asksNow(uuid)
+}
+
+// asksNow is asks while the lock is held.
+func (d *device) asksNow(uuid string) bool {
 	for _, i := range d.intents {
 		if i.App == uuid && i.Kind != state.Stop {
 			return true
@@ -320,6 +338,8 @@ func (s *Supervisor) reached(x waited, st run.Status) (bool, error) {
 			return false, x.takenBack()
 		}
 		return true, nil
+	case !seen:
+		return false, nil // that look began before the action was written down
 	}
 	return false, s.refused(x, st)
 }

@@ -127,9 +127,11 @@ func (s *Supervisor) serveControl(ctx context.Context) error {
 }
 
 func serve(ctx context.Context, l net.Listener, h http.Handler) error {
+	base, letGo := context.WithCancel(context.WithoutCancel(ctx))
+	defer letGo()
 	srv := &http.Server{
 		Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 15 * time.Minute, MaxHeaderBytes: 64 << 10,
-		BaseContext: func(net.Listener) context.Context { return ctx }, // who waits for an action is let go
+		BaseContext: func(net.Listener) context.Context { return base },
 	}
 	ended := make(chan struct{})
 	go func() {
@@ -137,6 +139,8 @@ func serve(ctx context.Context, l net.Listener, h http.Handler) error {
 		<-ctx.Done()
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
+		// Short requests are finished; who waits for an action is let go.
+		defer time.AfterFunc(time.Second, letGo).Stop()
 		_ = srv.Shutdown(grace)
 	}()
 	err := srv.Serve(l)

@@ -37,7 +37,7 @@ func (s *Supervisor) reachable() bool {
 		return false
 	}
 	ip := net.ParseIP(host)
-	return host == "" || ip != nil && !ip.IsLoopback()
+	return (host == "" || ip != nil && !ip.IsLoopback()) && s.openToNetwork()
 }
 
 // networkName is the device's name in its network.

@@ -74,7 +74,7 @@ func TestAForcedUpdateBreaksLocksOnce(t *testing.T) {
 	if w := m.look(t); len(w.Overrides) != 1 || w.Overrides[0].Until.IsZero() {
 		t.Fatalf("%+v", w.Overrides)
 	}
-	s.endOnce()
+	s.endOnce(time.Now().Add(time.Minute))
 	if w := m.look(t); len(w.Overrides) != 0 {
 		t.Fatalf("%+v", w.Overrides)
 	}
@@ -82,7 +82,7 @@ func TestAForcedUpdateBreaksLocksOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.update(true, false)
-	s.endOnce()
+	s.endOnce(time.Now().Add(time.Minute))
 	if w := m.look(t); len(w.Overrides) != 1 || time.Until(w.Overrides[0].Until) < 23*time.Hour {
 		t.Errorf("%+v", w.Overrides)
 	}

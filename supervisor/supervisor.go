@@ -324,7 +324,7 @@ func (s *Supervisor) housekeeping(ctx context.Context) {
 		}
 		if busy && st.Settled {
 			s.journal.flush()
-			s.endOnce()
+			s.endOnce(st.Looked)
 			debug.FreeOSMemory()
 		}
 		busy = !st.Settled
@@ -333,12 +333,5 @@ func (s *Supervisor) housekeeping(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-	}
-}
-
-// endOnce takes back permissions to break locks that were given for one update.
-func (s *Supervisor) endOnce() {
-	if _, err := s.device.disallow(func(o store.Override) bool { return o.Once }); err != nil {
-		s.cfg.Log.Warn().Err(err).Msg("an update is done, and locks may still be broken")
 	}
 }
