@@ -57,7 +57,6 @@ func (s *Supervisor) cloud(ctx context.Context) {
 	file := s.configFile()
 	if !file.Values().Managed() {
 		s.cfg.Log.Info().Msg("config.json names no cloud; the device is unmanaged")
-		s.local.look()
 		s.leave()
 		s.local.look()
 		return
@@ -75,13 +74,6 @@ func (s *Supervisor) cloud(ctx context.Context) {
 		s.cfg.Log.Error().Err(err).Msg("cannot use the cloud address")
 		return
 	}
-	s.mu.Lock()
-	s.client = client
-	s.mu.Unlock()
-	s.logs.connect(client)
-	if err := s.introduce(ctx, client, file); err != nil {
-		return // ctx ended
-	}
 	poller := uplink.NewPoller(uplink.PollConfig{
 		Source: client, Wait: longPoll, ETag: s.storedETag(v.APIEndpoint),
 		Interval: s.pollInterval, Instant: s.instant, Later: !s.instant(),
@@ -96,8 +88,12 @@ func (s *Supervisor) cloud(ctx context.Context) {
 		},
 	})
 	s.mu.Lock()
-	s.poller = poller
+	s.client, s.poller = client, poller
 	s.mu.Unlock()
+	s.logs.connect(client)
+	if err := s.introduce(ctx, client, file); err != nil {
+		return // ctx ended
+	}
 	var all sync.WaitGroup
 	all.Go(func() { s.report(ctx, client, file) })
 	all.Go(func() { s.sendTags(ctx, client) })

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"cmp"
+	"fmt"
 	"time"
 
 	"deckhand/config"
@@ -45,8 +46,12 @@ func (s *Supervisor) configure(t state.Target) {
 		read, problems := config.ReadSettings(map[string]string{variable: value})
 		if len(problems) > 0 {
 			// The words are what people and their tools look for.
-			s.cfg.Log.Warn().Msgf("Warning: Ignoring invalid device configuration value for %s, value: %s. Falling back to default (%s)",
+			text := fmt.Sprintf("Warning: Ignoring invalid device configuration value for %s, value: %s. Falling back to default (%s)",
 				name, value, defaultOf(name))
+			s.cfg.Log.Warn().Msg(text)
+			if s.logs != nil {
+				s.logs.system.say(text)
+			}
 		}
 		if name == pollVariable {
 			s.keepPollInterval(max(cmp.Or(read.PollInterval, defaultPoll), leastPoll))
@@ -55,8 +60,9 @@ func (s *Supervisor) configure(t state.Target) {
 }
 
 const (
-	pollVariable    = "SUPERVISOR_POLL_INTERVAL"
-	timeoutVariable = "SUPERVISOR_API_REQUEST_TIMEOUT"
+	pollVariable     = "SUPERVISOR_POLL_INTERVAL"
+	timeoutVariable  = "SUPERVISOR_API_REQUEST_TIMEOUT"
+	firewallVariable = "HOST_FIREWALL_MODE"
 )
 
 // keepPollInterval writes the interval where the host OS reads it too.
@@ -88,6 +94,8 @@ func defaultOf(name string) string {
 		return "900000"
 	case timeoutVariable:
 		return "59000"
+	case firewallVariable:
+		return "off"
 	}
 	return cmp.Or(config.DefaultSettings().Variables()[name], "false")
 }
