@@ -16,6 +16,7 @@ type Config struct {
 	Host   Host
 	Apps   Apps
 	Tags   Tags
+	Logs   Logs
 	Local  Local
 	V3     V3
 	Events *Events // of /v3/events

@@ -33,6 +33,7 @@ func (a *api) routes() []route {
 		a.stateRoutes(),
 		a.tagRoutes(),
 		a.localRoutes(),
+		a.logRoutes(),
 		a.v3Routes(),
 	)
 }

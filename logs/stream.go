@@ -23,6 +23,7 @@ var ErrClosed = errors.New("the listener is closed")
 type Stream struct {
 	mu        sync.Mutex
 	listeners map[*Listener]bool
+	ended     bool
 }
 
 // Send hands a line to all listeners. It never waits.
@@ -39,11 +40,26 @@ func (s *Stream) Listen() *Listener {
 	l := &Listener{stream: s, wake: make(chan struct{}, 1), closed: make(chan struct{})}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.ended {
+		l.once.Do(func() { close(l.closed) })
+		return l
+	}
 	if s.listeners == nil {
 		s.listeners = map[*Listener]bool{}
 	}
 	s.listeners[l] = true
 	return l
+}
+
+// End closes all listeners, also those who come later.
+func (s *Stream) End() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = true
+	for l := range s.listeners {
+		l.once.Do(func() { close(l.closed) })
+	}
+	clear(s.listeners)
 }
 
 // Listeners is how many listen now.

@@ -29,6 +29,15 @@ func TestListenersGetWhatComesWhileTheyListen(t *testing.T) {
 	if _, err := a.Read(t.Context()); !errors.Is(err, logs.ErrClosed) {
 		t.Errorf("after close: %v", err)
 	}
+	b = s.Listen()
+	s.End()
+	for _, l := range []*logs.Listener{b, s.Listen()} {
+		if _, err := l.Read(t.Context()); !errors.Is(err, logs.ErrClosed) || s.Listeners() != 0 {
+			t.Errorf("after the end: %v", err)
+		}
+		l.Close()
+	}
+	s = logs.Stream{}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := s.Listen().Read(ended); !errors.Is(err, context.Canceled) {

@@ -49,7 +49,7 @@ func (s *Supervisor) listenAddress() string {
 func (s *Supervisor) api(open bool) http.Handler {
 	e := edge{s, open}
 	return localapi.New(localapi.Config{
-		Keys: e, Device: e, Host: e, Apps: e, Tags: e, Local: e, V3: e, Events: s.events,
+		Keys: e, Device: e, Host: e, Apps: e, Tags: e, Local: e, Logs: e, V3: e, Events: s.events,
 		Unhealthy: func(reasons []string) {
 			s.cfg.Log.Warn().Strs("reasons", reasons).Msg("unhealthy")
 		},

@@ -98,6 +98,7 @@ func (d logged) Do(ctx context.Context, s reconcile.Step, progress func(done, to
 func (s *Supervisor) runLogs(ctx context.Context) {
 	l := s.logs
 	var all sync.WaitGroup
+	all.Go(func() { <-ctx.Done(); l.stream.End() }) // the API waits for its requests
 	all.Go(func() { l.collector.Run(ctx) })
 	all.Go(func() { l.system.journal.Run(ctx) })
 	all.Go(func() { s.sendLogs(ctx) })
