@@ -477,6 +477,10 @@ func TestCleanVolumes(t *testing.T) {
 	volume("extra-firmware", nil)
 	volume("mine", nil)
 	e := edge{b.s, false}
+	b.until("the engine's events", func() bool {
+		w, err := b.s.device.Observe(t.Context())
+		return err == nil && len(w.Apps[fleetApp].Volumes) == 2 && len(w.Apps[strings.Repeat("b", 32)].Volumes) == 1
+	})
 	clean := func(may func(int64) bool, want ...string) {
 		t.Helper()
 		if err := e.CleanVolumes(t.Context(), may); err != nil {
