@@ -3,6 +3,7 @@ package takeover
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 )
 
 // document is the last target in the form in which the cloud sends it; why says
@@ -57,10 +58,24 @@ func (r *reader) variables() (map[string]string, error) {
 	if err != nil || !found {
 		return out, err
 	}
-	return out, t.each(func(f *field) error {
-		f.json("targetValues", &out)
+	err = t.each(func(f *field) error {
+		stored := map[string]string{}
+		f.json("targetValues", &stored)
+		for name, value := range stored {
+			out[prefixed(name)] = value
+		}
 		return nil
 	})
+	return out, err
+}
+
+// prefixed is a variable's name as the cloud sends it: some versions of the
+// supervisor stored names without their prefix.
+func prefixed(name string) string {
+	if strings.HasPrefix(name, "BALENA_") || strings.HasPrefix(name, "RESIN_") {
+		return name
+	}
+	return "BALENA_" + name
 }
 
 // app is a row of the table as an app of the document.

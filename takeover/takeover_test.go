@@ -56,7 +56,7 @@ var content = []string{
 	`INSERT INTO config VALUES ('name', 'hidden-glade'), ('targetStateSet', 'true'), ('initialConfigReported', 'https://api.example.com'),
 		('targetTags', '{"place":"roof","old":"1"}'), ('reportedTags', '{"old":"1"}'), ('pinDevice', '{"app":1234,"commit":"c0ffee01"}'),
 		('lockOverride', 'true'), ('hardwareMetrics', 'false')`,
-	`INSERT INTO deviceConfig VALUES ('{"RESIN_SUPERVISOR_POLL_INTERVAL":"600000","RESIN_HOST_CONFIG_gpu_mem":"16"}')`,
+	`INSERT INTO deviceConfig VALUES ('{"RESIN_SUPERVISOR_POLL_INTERVAL":"600000","RESIN_HOST_CONFIG_gpu_mem":"16","SUPERVISOR_OVERRIDE_LOCK":"0"}')`,
 	`INSERT INTO app (name, releaseId, "commit", appId, services, networks, volumes, source, uuid) VALUES ('shop', 77, 'c0ffee01', 1234,
 		'[{"image":"` + image + `","environment":{"A":"1"},"labels":{"io.balena.features.supervisor-api":"1"},"composition":{"restart":"always","volumes":["data:/data"]},
 		"appId":1234,"appUuid":"` + fleet + `","releaseId":77,"commit":"c0ffee01","imageId":5,"serviceId":6,"serviceName":"web"}]',
@@ -168,7 +168,7 @@ func checkTarget(t *testing.T, s *store.Store) {
 		t.Fatalf("%v %v %v", got.Apps, problems, err)
 	}
 	same(t, "name", "hidden-glade")(got.Name, nil)
-	same(t, "configuration", map[string]string{"RESIN_SUPERVISOR_POLL_INTERVAL": "600000", "RESIN_HOST_CONFIG_gpu_mem": "16"})(got.Config, nil)
+	same(t, "configuration", map[string]string{"RESIN_SUPERVISOR_POLL_INTERVAL": "600000", "RESIN_HOST_CONFIG_gpu_mem": "16", "BALENA_SUPERVISOR_OVERRIDE_LOCK": "0"})(got.Config, nil)
 	web := got.Apps[fleet].Services["web"]
 	same(t, "service", []any{"c0ffee01", image, int64(6), int64(5), "always", 1})(
 		[]any{got.Apps[fleet].Commit, web.Image, web.ID, web.ImageID, web.Spec.Restart.Name, len(web.Spec.Mounts)}, nil)
