@@ -1,12 +1,15 @@
 package report
 
 import (
+	"encoding/binary"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 // Interface is a network interface with its addresses.
@@ -16,27 +19,67 @@ type Interface struct {
 	Addresses []net.IP
 }
 
-// Interfaces lists the network interfaces of this host in the kernel's order.
+// Interfaces lists the network interfaces of this host in the kernel's order. It
+// asks the kernel twice, however many there are: each container has one.
 func Interfaces() ([]Interface, error) {
 	all, err := net.Interfaces()
 	if err != nil {
 		return nil, err
 	}
-	var out []Interface
+	addresses, err := addressesByIndex()
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Interface, 0, len(all))
 	for _, i := range all {
-		addresses, err := i.Addrs()
-		if err != nil {
-			continue // it has just gone
-		}
-		x := Interface{Name: i.Name, Up: i.Flags&net.FlagUp != 0}
-		for _, a := range addresses {
-			if n, ok := a.(*net.IPNet); ok {
-				x.Addresses = append(x.Addresses, n.IP)
-			}
-		}
-		out = append(out, x)
+		out = append(out, Interface{Name: i.Name, Up: i.Flags&net.FlagUp != 0, Addresses: addresses[i.Index]})
 	}
 	return out, nil
+}
+
+// addressesByIndex lists the addresses of all interfaces by the interface's number.
+func addressesByIndex() (map[int][]net.IP, error) {
+	answer, err := syscall.NetlinkRIB(syscall.RTM_GETADDR, syscall.AF_UNSPEC)
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", os.NewSyscallError("netlinkrib", err))
+	}
+	messages, err := syscall.ParseNetlinkMessage(answer)
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	out := map[int][]net.IP{}
+	for _, m := range messages {
+		if m.Header.Type != syscall.RTM_NEWADDR || len(m.Data) < syscall.SizeofIfAddrmsg {
+			continue
+		}
+		index := int(binary.NativeEndian.Uint32(m.Data[4:])) // of struct ifaddrmsg
+		attributes, err := syscall.ParseNetlinkRouteAttr(&m)
+		if err != nil {
+			return nil, fmt.Errorf("list addresses: %w", err)
+		}
+		if ip := ownAddress(attributes); ip != nil {
+			out[index] = append(out[index], ip)
+		}
+	}
+	return out, nil
+}
+
+// ownAddress is this side's address: at the end of a point-to-point link the other
+// side's stands beside it.
+func ownAddress(all []syscall.NetlinkRouteAttr) net.IP {
+	var ip net.IP
+	for _, a := range all {
+		if len(a.Value) != net.IPv4len && len(a.Value) != net.IPv6len {
+			continue
+		}
+		switch a.Attr.Type {
+		case syscall.IFA_LOCAL:
+			return net.IP(a.Value)
+		case syscall.IFA_ADDRESS:
+			ip = net.IP(a.Value)
+		}
+	}
+	return ip
 }
 
 var ownInterfaces = regexp.MustCompile(`^((balena|docker|rce|tun)[0-9]+|resin-vpn|lo|resin-dns|supervisor0|(balena|resin)-redsocks|br-[0-9a-f]{12})$`)

@@ -53,6 +53,7 @@ func parts() []part {
 		{name: "install", engine: true, run: install},
 		{name: "calls", engine: true, run: calls},
 		{name: "strategies", engine: true, run: strategies},
+		{name: "idle", engine: true, extra: true, run: idle},
 		{name: "size", run: sizes},
 		{name: "trace", engine: true, extra: true, run: trace},
 	}
@@ -62,7 +63,8 @@ func parts() []part {
 // times are for people, who know what else the machine did.
 //
 //	BENCH=install,update  only these parts (planner, locks, memory, variable,
-//	                      update, install, calls, strategies, size; trace only so)
+//	                      update, install, calls, strategies, size; trace
+//	                      and idle only so)
 //	BENCH_N=1,5           other numbers of services
 //	BENCH_ROUNDS=1        fewer or more repetitions
 func TestBench(t *testing.T) {

@@ -10,7 +10,9 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -82,6 +84,11 @@ type cloud struct {
 	etag    string
 	changed chan struct{}
 	held    int // requests that wait for a change
+
+	plain    bool         // it holds no question
+	wire     *wire        // what passed
+	requests atomic.Int64 // of any kind
+	question atomic.Int64 // bytes of the last question for the target
 }
 
 func newCloud(t *testing.T) *cloud {
@@ -90,9 +97,18 @@ func newCloud(t *testing.T) *cloud {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /device/v3/{uuid}/state", c.state)
 	mux.HandleFunc("PATCH /device/v3/state", func(_ http.ResponseWriter, r *http.Request) {
+		c.requests.Add(1)
 		_, _ = io.Copy(io.Discard, r.Body)
 	})
-	c.server = httptest.NewServer(mux)
+	mux.HandleFunc("POST /v7/device_config_variable", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusCreated) })
+	mux.HandleFunc("POST /device/v2/{uuid}/log-stream", func(_ http.ResponseWriter, r *http.Request) {
+		c.requests.Add(1)
+		_, _ = io.Copy(io.Discard, r.Body) // as long as the device sends
+	})
+	c.server = httptest.NewUnstartedServer(mux)
+	c.wire = &wire{Listener: c.server.Listener}
+	c.server.Listener = c.wire
+	c.server.Start()
 	t.Cleanup(c.server.Close)
 	c.offer(t, release{})
 	return c
@@ -102,6 +118,14 @@ func (c *cloud) state(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
 	body, etag, changed := c.body, c.etag, c.changed
 	c.mu.Unlock()
+	c.requests.Add(1)
+	if b, err := httputil.DumpRequest(r, false); err == nil {
+		c.question.Store(int64(len(b)))
+	}
+	if c.plain && r.Header.Get("If-None-Match") == etag {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
 	if r.Header.Get("If-None-Match") == etag {
 		w.Header().Set("Preference-Applied", "wait")
 		c.hold(1)

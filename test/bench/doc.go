@@ -8,5 +8,7 @@
 //	calls       what the engine is asked, and what it costs to do nothing
 //	memory      10,000 passes
 //	planner, locks, size
+//	idle        only on request, since it takes minutes: bytes and work while nothing
+//	            happens
 //	trace       only on request: where the time of one small change goes
 package bench
