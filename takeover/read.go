@@ -163,15 +163,15 @@ func (r *reader) readUUIDs() error {
 
 var keyForm = regexp.MustCompile(`^[0-9a-f]{32}$`)
 
-// keys are those that containers and the cloud have: another key would close the
-// API to them, or recreate every container that has one.
+// keys are those that containers and the cloud have: other ones would close the
+// API to them.
 func (r *reader) keys() error {
 	t, found, err := r.db.read("apiSecret")
 	if err != nil {
 		return err
 	}
 	if !found || !t.has("appId", "key") {
-		r.left("keys: the database has none; new ones are made, and containers that call the supervisor are made anew")
+		r.left("keys: the database has none; containers that call the supervisor are refused until an update makes them anew")
 		return nil
 	}
 	odd := 0
