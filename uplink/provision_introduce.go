@@ -163,12 +163,19 @@ func (i introducer) name(ctx context.Context, v config.Values) error {
 }
 
 // final reports whether the cloud refused just this, now and later: it still
-// knows the device. Whatever else sits between the two would not.
+// knows the device, as a row or, where there are no rows, by its target. Whatever
+// else sits between the two would not.
 func (i introducer) final(ctx context.Context, v config.Values, err error) bool {
 	if !refused(err) {
 		return false
 	}
-	_, err = find(ctx, i.c.Client, v, v.DeviceAPIKey)
+	if _, err := find(ctx, i.c.Client, v, v.DeviceAPIKey); err == nil {
+		return true
+	}
+	answer, err := i.c.Client.Target(ctx, "", 0)
+	if err == nil {
+		_, err = variables(answer.Body, v.UUID)
+	}
 	return err == nil
 }
 
