@@ -44,6 +44,19 @@ func part(a *txtar.Archive, name string) string {
 	return ""
 }
 
+// disks answers from lines of path, size and free space.
+func disks(root, lines string) func(path string) (total, free int64, err error) {
+	return func(path string) (total, free int64, err error) {
+		for line := range strings.Lines(lines) {
+			var p string
+			if _, err := fmt.Sscan(line, &p, &total, &free); err == nil && filepath.Join(root, p) == path {
+				return total, free, nil
+			}
+		}
+		return 0, 0, errors.New("no such file system")
+	}
+}
+
 // Each archive is a host's files, and what is measured there.
 func TestMetrics(t *testing.T) {
 	files, err := filepath.Glob("testdata/metrics/*.txtar")
@@ -58,15 +71,7 @@ func TestMetrics(t *testing.T) {
 			}
 			root := t.TempDir()
 			plant(t, a, root, "")
-			m := NewMeter(MeterConfig{Root: root, Statfs: func(path string) (total, free int64, err error) {
-				for line := range strings.Lines(part(a, "statfs")) {
-					var p string
-					if _, err := fmt.Sscan(line, &p, &total, &free); err == nil && filepath.Join(root, p) == path {
-						return total, free, nil
-					}
-				}
-				return 0, 0, errors.New("no such file system")
-			}})
+			m := NewMeter(MeterConfig{Root: root, Statfs: disks(root, part(a, "statfs"))})
 			measure := func(want string) {
 				t.Helper()
 				got, err := json.MarshalIndent(m.Read(), "", "  ")

@@ -221,32 +221,36 @@ func TestAnyOutageEndsWell(t *testing.T) {
 	})
 }
 
+// refusal is a cloud that refuses whole reports because of a part of them.
+type refusal struct {
+	deny func(map[string]json.RawMessage) int
+	left []string // apps that the cloud knows in the end
+	most int      // requests of the first minutes
+}
+
+func appsIn(patch map[string]json.RawMessage) map[string]report.App {
+	var apps map[string]report.App
+	_ = json.Unmarshal(patch["apps"], &apps)
+	return apps
+}
+
+// without denies reports of apps.
+func without(status int, apps ...string) func(map[string]json.RawMessage) int {
+	return func(patch map[string]json.RawMessage) int {
+		for uuid := range appsIn(patch) {
+			if slices.Contains(apps, uuid) {
+				return status
+			}
+		}
+		return 0
+	}
+}
+
 // The cloud refuses the whole report because of a part of it. The rest arrives.
 func TestARefusedPartDoesNotSilenceTheDevice(t *testing.T) {
-	appsIn := func(patch map[string]json.RawMessage) map[string]report.App {
-		var apps map[string]report.App
-		_ = json.Unmarshal(patch["apps"], &apps)
-		return apps
-	}
-	for name, c := range map[string]struct {
-		deny func(map[string]json.RawMessage) int
-		left []string // apps that the cloud knows in the end
-		most int      // requests of the first minutes
-	}{
-		"one app was deleted": {func(p map[string]json.RawMessage) int {
-			if _, ok := appsIn(p)["b"]; ok {
-				return 401
-			}
-			return 0
-		}, []string{"a", "c"}, 8},
-		"two apps": {func(p map[string]json.RawMessage) int {
-			for _, uuid := range []string{"a", "c"} {
-				if _, ok := appsIn(p)[uuid]; ok {
-					return 401
-				}
-			}
-			return 0
-		}, []string{"b"}, 8},
+	for name, c := range map[string]refusal{
+		"one app was deleted": {without(401, "b"), []string{"a", "c"}, 8},
+		"two apps":            {without(401, "a", "c"), []string{"b"}, 8},
 		"a field that the cloud does not like": {func(p map[string]json.RawMessage) int {
 			if _, ok := p["ip_address"]; ok {
 				return 400
@@ -260,36 +264,36 @@ func TestARefusedPartDoesNotSilenceTheDevice(t *testing.T) {
 			return 0
 		}, []string{"a"}, 10},
 	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				d := &device{network: &outage.Network{Cloud: &outage.Cloud{}}, changed: make(chan struct{}, 1), address: "10.0.0.1", apps: []string{"a", "b", "c"}}
-				d.network.Cloud.Offer(document(1))
-				d.network.Cloud.Deny(c.deny)
-				stop := d.run(t.Context(), t)
-				defer stop()
-				<-time.After(5 * time.Minute)
-				known := d.network.Cloud.State()
-				if got := slices.Sorted(maps.Keys(appsIn(known))); !slices.Equal(got, c.left) {
-					t.Errorf("the cloud knows %v, want %v; %q", got, c.left, d.story)
-				}
-				if string(known["status"]) != `"Idle"` {
-					t.Errorf("the cloud knows %v", known)
-				}
-				if n := d.network.Requests(outage.None); n > c.most {
-					t.Errorf("%d requests; %q", n, d.story)
-				}
-				// What was refused stays out without more questions, and other news pass.
-				before := d.network.Requests(outage.None)
-				d.change(func() { d.load = 99 })
-				<-time.After(6 * time.Minute)
-				if n := d.network.Requests(outage.None) - before; n > 3 {
-					t.Errorf("%d more requests; %q", n, d.story)
-				}
-				if string(d.network.Cloud.State()["cpu_usage"]) != "99" {
-					t.Errorf("the cloud knows %v; %q", d.network.Cloud.State(), d.story)
-				}
-			})
-		})
+		t.Run(name, func(t *testing.T) { synctest.Test(t, c.play) })
+	}
+}
+
+func (c refusal) play(t *testing.T) {
+	d := &device{network: &outage.Network{Cloud: &outage.Cloud{}}, changed: make(chan struct{}, 1), address: "10.0.0.1", apps: []string{"a", "b", "c"}}
+	d.network.Cloud.Offer(document(1))
+	d.network.Cloud.Deny(c.deny)
+	stop := d.run(t.Context(), t)
+	defer stop()
+	<-time.After(5 * time.Minute)
+	known := d.network.Cloud.State()
+	if got := slices.Sorted(maps.Keys(appsIn(known))); !slices.Equal(got, c.left) {
+		t.Errorf("the cloud knows %v, want %v; %q", got, c.left, d.story)
+	}
+	if string(known["status"]) != `"Idle"` {
+		t.Errorf("the cloud knows %v", known)
+	}
+	if n := d.network.Requests(outage.None); n > c.most {
+		t.Errorf("%d requests; %q", n, d.story)
+	}
+	// What was refused stays out without more questions, and other news pass.
+	before := d.network.Requests(outage.None)
+	d.change(func() { d.load = 99 })
+	<-time.After(6 * time.Minute)
+	if n := d.network.Requests(outage.None) - before; n > 3 {
+		t.Errorf("%d more requests; %q", n, d.story)
+	}
+	if string(d.network.Cloud.State()["cpu_usage"]) != "99" {
+		t.Errorf("the cloud knows %v; %q", d.network.Cloud.State(), d.story)
 	}
 }
 
