@@ -260,12 +260,14 @@ func ownContainers() map[string]bool {
 	return own
 }
 
-// madeHere is how the names of images begin that were built on the device and are
-// in no registry.
-const madeHere = "local_image_"
+// madeHere is how the names of images begin that clients build on the device: they
+// say local_image_SERVICE or local_SERVICE, and mean no registry.
+const madeHere = "local_"
 
 // errNotPushed is what helps against a lost image of that kind.
 var errNotPushed = errors.New("it was built on this device and is in no registry; push to the device again")
 
 // pushedHere reports whether an image can only have been built on the device.
-func pushedHere(ref string) bool { return strings.HasPrefix(ref, madeHere) }
+func pushedHere(ref string) bool {
+	return strings.HasPrefix(ref, madeHere) && !strings.Contains(ref, "/")
+}
