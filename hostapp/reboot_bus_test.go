@@ -55,6 +55,7 @@ func privateBus(t *testing.T) string {
 // logind stands in for the host's: it counts and refuses.
 type logind struct {
 	calls       atomic.Int32
+	off         atomic.Int32
 	interactive atomic.Bool
 	refusal     *dbus.Error
 }
@@ -62,6 +63,13 @@ type logind struct {
 // Reboot is called over the bus.
 func (l *logind) Reboot(interactive bool) *dbus.Error {
 	l.calls.Add(1)
+	l.interactive.Store(interactive)
+	return l.refusal
+}
+
+// PowerOff is called over the bus.
+func (l *logind) PowerOff(interactive bool) *dbus.Error {
+	l.off.Add(1)
 	l.interactive.Store(interactive)
 	return l.refusal
 }
@@ -98,6 +106,30 @@ func TestARebootAsksTheHostOnce(t *testing.T) {
 	now = now.Add(downWithin)
 	if err := r.Reboot(t.Context()); err != nil || l.calls.Load() != 2 {
 		t.Errorf("%d calls, %v; want a device that never went down to be asked again", l.calls.Load(), err)
+	}
+}
+
+// Who is on the way down is not asked for anything else.
+func TestADeviceIsSwitchedOffOnce(t *testing.T) {
+	bus, l := privateBus(t), &logind{}
+	l.serve(t, bus)
+	root := t.TempDir()
+	trial := filepath.Join(root, trials[0])
+	if err := os.MkdirAll(filepath.Dir(trial), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write(t, trial, "")
+	r := NewReboots(RebootConfig{Root: root, Bus: bus})
+	if !r.OnTrial() || r.Reboot(t.Context()) == nil {
+		t.Error("a new host OS on trial is taken back")
+	}
+	for _, down := range []func() error{func() error { return r.PowerOff(t.Context()) }, func() error { return r.ForceReboot(t.Context()) }} {
+		if err := down(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if l.off.Load() != 1 || l.calls.Load() != 0 || l.interactive.Load() {
+		t.Errorf("switched off %d times, restarted %d times", l.off.Load(), l.calls.Load())
 	}
 }
 
