@@ -16,6 +16,7 @@ import (
 type plainView struct {
 	out     io.Writer
 	colours bool
+	device  bool // it is built on a device: there are no releases
 	width   int // of the service column
 	start   time.Time
 	heard   map[string]int      // service + operation → the last percentage told
@@ -188,6 +189,9 @@ func (p *plainView) summary(e event.Event, took time.Duration) {
 	}
 	p.failures(e)
 	switch {
+	case p.device && e.Status == event.StatusSuccess: // what it does is said next
+	case p.device:
+		fmt.Fprintln(p.out, "The device was not changed.")
 	case e.ReleaseID == 0:
 		fmt.Fprintln(p.out, "No release was made.")
 	case e.Status == event.StatusSuccess:

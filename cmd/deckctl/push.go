@@ -89,7 +89,7 @@ func (c *pushCmd) renderer(s *session, kept *record) (show func(event.Event), fi
 		colours = true
 	}
 	p := newPlain(s.stdout, colours)
-	p.logFile = kept.file
+	p.logFile, p.device = kept.file, client.IsDevice(c.Fleet)
 	if c.Progress == "quiet" {
 		p.out = io.Discard
 		return p.show, func(e event.Event, took time.Duration) {

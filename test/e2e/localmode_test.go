@@ -239,6 +239,22 @@ func TestLocalMode(t *testing.T) {
 	b.leave()
 }
 
+// The owner's own tool does the same, with any address and any engine.
+func TestLocalModeDeckctl(t *testing.T) {
+	b := workbench(t, "")
+	dir := filepath.Join(b.dir, "source")
+	b.write(dir, b.source("first"))
+	push := []string{"push", b.unit.Listen, dir, "--engine", b.engine.Host}
+	b.tool(b.programs.Deckctl, "[web] first", push...)
+	first := b.marked("first")
+	b.write(dir, b.source("second"))
+	b.tool(b.programs.Deckctl, "[web] second", push...)
+	if second := b.marked("second"); second == first {
+		t.Error("the container is the old one")
+	}
+	b.leave()
+}
+
 // follow reads the stream of logs.
 func (b *bench) follow() <-chan string {
 	b.Helper()
@@ -292,10 +308,10 @@ func TestLocalModeOfficialClient(t *testing.T) {
 	b.image = "local_web:latest"
 	dir := filepath.Join(b.dir, "source")
 	b.write(dir, b.source("first"))
-	b.cli(cli, "first", "push", "127.0.0.1", "--source", dir, "--nolive")
+	b.tool(cli, "[web] first", "push", "127.0.0.1", "--source", dir, "--nolive")
 	first := b.marked("first")
 	b.write(dir, b.source("second"))
-	b.cli(cli, "second", "push", "127.0.0.1", "--source", dir, "--nolive")
+	b.tool(cli, "[web] second", "push", "127.0.0.1", "--source", dir, "--nolive")
 	if second := b.marked("second"); second == first {
 		t.Error("the container is the old one")
 	}
@@ -342,9 +358,9 @@ func (b *bench) pipe(c net.Conn) {
 	_, _ = io.Copy(c, e)
 }
 
-// cli runs the client until it shows a line of the service, and ends it as an
+// tool runs a client until it shows a line of the service, and ends it as an
 // owner does.
-func (b *bench) cli(path, until string, args ...string) {
+func (b *bench) tool(path, until string, args ...string) {
 	b.Helper()
 	ctx, cancel := context.WithTimeout(b.Context(), 3*time.Minute)
 	defer cancel()
@@ -359,13 +375,13 @@ func (b *bench) cli(path, until string, args ...string) {
 	seen := false
 	for in := bufio.NewScanner(out); in.Scan(); {
 		said.WriteString(in.Text() + "\n")
-		if !seen && strings.Contains(in.Text(), "[web] "+until) {
+		if !seen && strings.Contains(in.Text(), until) {
 			seen = true
 			b.must(cmd.Process.Signal(os.Interrupt))
 		}
 	}
 	_ = cmd.Wait() // it was interrupted
-	b.Logf("$ balena %s\n%s", strings.Join(args, " "), said.String())
+	b.Logf("$ %s %s\n%s", filepath.Base(path), strings.Join(args, " "), said.String())
 	if !seen {
 		b.Fatalf("the client did not show the line of service web")
 	}
