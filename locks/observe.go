@@ -10,10 +10,12 @@ import (
 	"time"
 )
 
-// How often Watch looks: often while somebody waits for a lock to go.
+// How often Watch looks: often while somebody waits for a lock to go. A new lock is
+// seen by whoever wants to take it; until then it is news for people only, and a look
+// at fifty services is what a device at rest spends most of its work on.
 const (
 	watchHeld = 500 * time.Millisecond
-	watchFree = 5 * time.Second
+	watchFree = 30 * time.Second
 )
 
 // UpdateLock is a lock file of a service that exists, whoever made it.

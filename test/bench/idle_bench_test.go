@@ -48,7 +48,7 @@ func idle(t *testing.T, b *bench) {
 			if way.plain { // and one question, which was not in the time that was watched
 				up += float64(d.question.Load()) / 1024
 			}
-			minute := (cpu(t, d.process.PID) - own) * time.Minute / watched
+			minute := time.Duration(float64(cpu(t, d.process.PID)-own) * float64(time.Minute) / float64(watched))
 			calls := p.take()
 			out.row(way.name, n, watched.String(), fmt.Sprintf("%.1f", up), fmt.Sprintf("< %g", way.most), fmt.Sprintf("%.1f", down),
 				d.requests.Load()-asked, fmt.Sprintf("%.1f", float64(minute.Microseconds())/1000), fmt.Sprintf("< %d", idleCPU.Milliseconds()), len(calls))
