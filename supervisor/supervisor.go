@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"path/filepath"
 	"runtime/debug"
 	"sync"
@@ -37,6 +38,8 @@ type Config struct {
 	HostRoot   string // where the host's root folder is mounted; empty: /
 	AppsFile   string // target that came with the disk image; empty: none
 	Log        zerolog.Logger
+
+	wire http.RoundTripper // to the engine, in tests; nil: a connection
 }
 
 // Supervisor is a running supervisor.
@@ -88,27 +91,38 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	defer s.close()
 	cfg.Log.Info().Str("version", version.Version).Str("engine", cfg.Engine).Str("data", cfg.DataDir).Msg("supervisor starting")
-	s.journal.begin(version.Version)
-	s.logs.system.say(sayStarting)
-	s.loadConfig()
-	s.local.load(ctx)
-	s.restore(ctx)
+	s.begin(ctx)
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.runner.Run(ctx) })
+	g.Go(func() error { return s.work(ctx) })
 	g.Go(func() error { return s.serveControl(ctx) })
 	g.Go(func() error { return s.serveAPI(ctx) })
-	g.Go(func() error { s.preload(ctx); s.cloud(ctx); return nil })
-	g.Go(func() error { s.learnEngine(ctx); return nil })
-	g.Go(func() error { s.housekeeping(ctx); return nil })
-	g.Go(func() error { s.local.run(ctx); return nil })
 	g.Go(func() error { s.announce(ctx); return nil })
-	g.Go(func() error { s.journal.run(ctx); return nil })
-	g.Go(func() error { s.runLogs(ctx); return nil })
 	g.Go(func() error { s.watchVitals(ctx); return nil })
 	err = g.Wait()
 	s.power.running.Wait()
 	cfg.Log.Info().Msg("supervisor stopped; containers go on")
 	return err
+}
+
+// begin reads what was there before.
+func (s *Supervisor) begin(ctx context.Context) {
+	s.journal.begin(version.Version)
+	s.loadConfig()
+	s.local.load(ctx)
+	s.restore(ctx)
+}
+
+// work is all that it does by itself: nobody has to reach the device for it.
+func (s *Supervisor) work(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.runner.Run(ctx) })
+	g.Go(func() error { s.preload(ctx); s.cloud(ctx); return nil })
+	g.Go(func() error { s.learnEngine(ctx); return nil })
+	g.Go(func() error { s.housekeeping(ctx); return nil })
+	g.Go(func() error { s.local.run(ctx); return nil })
+	g.Go(func() error { s.journal.run(ctx); return nil })
+	g.Go(func() error { s.runLogs(ctx); return nil })
+	return g.Wait()
 }
 
 func open(cfg Config) (*Supervisor, error) {
@@ -134,7 +148,7 @@ func open(cfg Config) (*Supervisor, error) {
 	}
 	s.engine, err = engine.New(engine.Config{
 		Host: cfg.Engine, Identity: s.identity, RunDir: cfg.RunDir, HostRoot: cfg.HostRoot,
-		Auth: s.registryAuth, Features: s.features, Started: s.logs.started, Log: cfg.Log,
+		Auth: s.registryAuth, Features: s.features, Started: s.logs.started, Log: cfg.Log, Transport: cfg.wire,
 	})
 	if err != nil {
 		return nil, errors.Join(err, s.store.Close())
