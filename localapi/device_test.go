@@ -89,7 +89,7 @@ func (d *device) goDown(verb string, force bool) error {
 	case d.down != nil:
 		return d.down
 	case d.trial && !force:
-		return state.Classify(state.ClassLocked, errors.New("Waiting for Host OS update to finish")) //nolint:staticcheck // balena's words
+		return state.Classify(state.ClassLocked, errors.New("Waiting for Host OS update to finish"))
 	}
 	for app, service := range d.locked {
 		if !force {
@@ -101,7 +101,7 @@ func (d *device) goDown(verb string, force bool) error {
 }
 
 func lockfile(app int64, service string) error {
-	return state.Classify(state.ClassLocked, fmt.Errorf("Lockfile exists for { appId: %d, service: %s }", app, service)) //nolint:staticcheck // balena's words
+	return state.Classify(state.ClassLocked, fmt.Errorf("Lockfile exists for { appId: %d, service: %s }", app, service))
 }
 
 func (d *device) Status() (Status, error) {
@@ -116,7 +116,7 @@ func (d *device) Act(_ context.Context, a Action) error {
 		return d.down
 	}
 	if x, ok := d.status.app(a.App); !ok || !x.Here {
-		return fmt.Errorf("Application with ID %d is not in the current state", a.App) //nolint:staticcheck // balena's words
+		return fmt.Errorf("Application with ID %d is not in the current state", a.App)
 	}
 	if s, ok := d.locked[a.App]; ok && a.Kind != state.Start && !a.Force {
 		return lockfile(a.App, s)

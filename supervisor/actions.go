@@ -391,13 +391,14 @@ func (s *Supervisor) refused(x waited, st run.Status) error {
 	return nil
 }
 
-// concerned reports whether an action waits for a step.
+// concerned reports whether an action waits for a step: one about its services,
+// or about the app as a whole.
 func (x waited) concerned(step reconcile.Step, t state.Target) bool {
-	switch step.(type) {
-	case nil:
+	if _, fetch := step.(reconcile.Fetch); step == nil || fetch && x.kind == state.Stop {
 		return false
-	case reconcile.TakeLocks, reconcile.RemoveVolume, reconcile.CreateVolume:
-		return subjectOf(step).app == x.now.UUID
+	}
+	if about := subjectOf(step); about.app == x.now.UUID && about.service == "" {
+		return true
 	}
 	return slices.ContainsFunc(x.services, func(service string) bool { return concerns(step, t, x.now.UUID, service) })
 }
