@@ -174,6 +174,8 @@ func (x *Collector) Run(ctx context.Context) {
 			if due == nil {
 				due = time.After(saveEvery)
 			}
+		case <-x.cfg.Outbox.Urgent():
+			x.Save()
 		case <-due:
 			due = nil
 			x.Save()

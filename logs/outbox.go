@@ -68,6 +68,8 @@ type Outbox struct {
 	room    chan struct{} // closed and replaced whenever there may be room again
 	pending chan struct{} // there may be lines to send
 	moved   chan struct{} // there may be cursors to save
+	urgent  chan struct{} // they are to be saved now
+	losing  bool          // lines have left memory since the cloud is away
 	unsaved map[string]Cursor
 	broken  bool // the disk cannot be written to, and that was said
 }
@@ -82,7 +84,7 @@ type flight struct {
 type source struct {
 	id      string
 	about   Line       // whom its lines are of; no message
-	front   []entry    // read back from the disk; older than all the rest
+	front   []entry    // was on its way, or is read back from the disk; older than all the rest
 	disk    []*segment // on the disk, oldest first
 	queue   []entry
 	sent    int       // of front and then queue: handed out
@@ -104,6 +106,8 @@ type entry struct {
 	cur  Cursor   // behind it
 	gap  *gap     // nil: it is a line
 	ends *segment // the segment whose last entry it is
+
+	flown bool // it was on its way: the cloud may have it
 }
 
 // gap stands for lines that were dropped.
@@ -134,7 +138,7 @@ func (e entry) span() gap {
 func OpenOutbox(c OutboxConfig) *Outbox {
 	b := &Outbox{
 		limits: c.Limits.whole(), log: c.Log, sources: map[string]*source{}, away: time.Now(),
-		room: make(chan struct{}), pending: make(chan struct{}, 1), moved: make(chan struct{}, 1), unsaved: map[string]Cursor{},
+		room: make(chan struct{}), pending: make(chan struct{}, 1), moved: make(chan struct{}, 1), urgent: make(chan struct{}, 1), unsaved: map[string]Cursor{},
 	}
 	if c.Dir == "" {
 		return b
@@ -291,10 +295,27 @@ func (b *Outbox) roomAgain() {
 // shrink makes room in a full source: its queue goes to the disk, or its older
 // half is dropped. False: there is nothing to be gained.
 func (b *Outbox) shrink(x *source) bool {
-	if b.session == nil && b.spill(x, false) {
-		return true
+	if b.session != nil {
+		return b.drop(x)
 	}
-	return b.drop(x)
+	b.lose()
+	return b.spill(x, false) || b.drop(x)
+}
+
+// lose is called before lines leave memory while the cloud is away. What the cloud
+// may have is written down first: after a crash it would be read again, and might
+// then be counted as dropped.
+func (b *Outbox) lose() {
+	if b.losing {
+		return
+	}
+	b.losing = true
+	if b.spool != nil {
+		for _, x := range b.order {
+			b.secure(x)
+		}
+	}
+	kick(b.urgent)
 }
 
 // drop replaces the older half of what is not on its way by a mark.
@@ -318,9 +339,10 @@ func (b *Outbox) drop(x *source) bool {
 	return true
 }
 
-// spill moves the queue of a source to the disk; nothing of it is on its way.
+// spill moves the queue of a source to the disk; nothing of it is on its way. What
+// comes before it has to be there first: a reader goes on behind the last line.
 func (b *Outbox) spill(x *source, atAnyCost bool) bool {
-	if b.spool == nil || len(x.queue) == 0 {
+	if b.spool == nil || len(x.queue) == 0 || !b.secure(x) {
 		return false
 	}
 	g, err := b.spool.write(b.spool.next, x, x.queue, writing{atAnyCost, b.giveUp})
@@ -332,6 +354,27 @@ func (b *Outbox) spill(x *source, atAnyCost bool) bool {
 	b.settle(x, g.head.Tail)
 	b.weigh(x, -x.bytes)
 	x.queue, x.sent = nil, min(x.sent, len(x.front))
+	return true
+}
+
+// secure writes a copy of what was on its way.
+func (b *Outbox) secure(x *source) bool {
+	if n := len(x.front); n == 0 || x.front[n-1].ends != nil {
+		return true // there is a file that ends with it
+	}
+	from := 0
+	for i, e := range x.front {
+		if e.ends != nil {
+			from = i + 1
+		}
+	}
+	g, err := b.spool.write(b.spool.next, x, x.front[from:], writing{true, b.giveUp})
+	if err != nil {
+		b.complain(err)
+		return false
+	}
+	x.front[len(x.front)-1].ends = g
+	b.settle(x, g.head.Tail)
 	return true
 }
 
@@ -351,7 +394,7 @@ func (b *Outbox) giveUp() (bool, error) {
 	var of *source
 	at, most := 0, int64(0)
 	for _, x := range b.order {
-		first, size := slices.IndexFunc(x.disk, func(g *segment) bool { return !g.head.Gap }), int64(0)
+		first, size := slices.IndexFunc(x.disk, func(g *segment) bool { return !g.head.Gap && !g.head.Flown }), int64(0)
 		for _, g := range x.disk {
 			size += g.size
 		}
@@ -363,7 +406,8 @@ func (b *Outbox) giveUp() (bool, error) {
 		return false, nil
 	}
 	g := of.disk[at]
-	if at > 0 { // what is before it is a mark: one is enough
+	merge := at > 0 && of.disk[at-1].head.Gap // one mark is enough
+	if merge {
 		was := of.disk[at-1].head
 		all := gap{g.head.Lines, g.head.From, g.head.To}.with(gap{was.Lines, was.From, was.To})
 		g.head.Lines, g.head.From, g.head.To = all.Lines, all.From, all.To
@@ -372,7 +416,7 @@ func (b *Outbox) giveUp() (bool, error) {
 	if err := b.spool.store(g, nil); err != nil {
 		return false, err
 	}
-	if at > 0 {
+	if merge {
 		b.spool.remove(of.disk[at-1])
 		of.disk = slices.Delete(of.disk, at-1, at)
 	}
@@ -391,6 +435,9 @@ func (b *Outbox) settle(x *source, c Cursor) {
 
 // Moved has a signal when there are cursors to save.
 func (b *Outbox) Moved() <-chan struct{} { return b.moved }
+
+// Urgent has a signal when cursors are to be saved at once.
+func (b *Outbox) Urgent() <-chan struct{} { return b.urgent }
 
 // Unsaved gives the cursors that have moved since it was last asked.
 func (b *Outbox) Unsaved() map[string]Cursor {

@@ -311,3 +311,57 @@ func TestWhileItIsOffNothingIsForTheCloud(t *testing.T) {
 		t.Error("a container that is gone is still known")
 	}
 }
+
+// What was on its way when a connection broke may have arrived. It is sent again,
+// and never counted as dropped.
+func TestMarksDoNotCountWhatTheCloudMayHave(t *testing.T) {
+	for name, restart := range map[string]bool{"one process": false, "a restart": true} {
+		for _, dir := range []string{"", t.TempDir()} {
+			synctest.Test(t, func(t *testing.T) {
+				limits := logs.Limits{Source: 20_000, Disk: 6_000, Grace: time.Second}
+				b := open(dir, limits)
+				w := writer{b: b, name: "web"}
+				var got []string
+				last := int64(0)
+				take := func(all []logs.Parcel) {
+					for _, p := range all {
+						if p.Pos > last { // as a cloud does
+							last = p.Pos
+							got = append(got, p.Message)
+						}
+					}
+				}
+				for round := range 3 {
+					w.write(t, 80)
+					s := b.Open()
+					take(s.Next()) // stored, and the answer is lost
+					s.Close()
+					w.write(t, 2000)
+					if restart && round == 1 && dir != "" {
+						b.Close()
+						b = open(dir, limits)
+						w.b = b
+					}
+				}
+				s := b.Open()
+				for next := s.Next(); len(next) > 0; next = s.Next() {
+					take(next)
+					s.Settle(len(next))
+				}
+				if account(t, got, "web", w.n) == 0 {
+					t.Errorf("%s: nothing was dropped", name)
+				}
+				if memory, disk := b.Size(); memory != 0 || disk != 0 {
+					t.Errorf("%s: %d bytes are left in memory, %d on the disk", name, memory, disk)
+				}
+				if dir != "" {
+					files, _ := filepath.Glob(filepath.Join(dir, "*"))
+					for _, f := range files {
+						t.Errorf("%s is left", f)
+						_ = os.Remove(f)
+					}
+				}
+			})
+		}
+	}
+}

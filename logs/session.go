@@ -36,12 +36,28 @@ func (b *Outbox) end(s *Session) {
 	if s == nil || s != b.session {
 		return
 	}
-	b.session, b.away = nil, time.Now()
+	b.session, b.away, b.losing = nil, time.Now(), false
 	for _, x := range b.order {
+		b.recall(x)
 		x.sent, x.held, x.late = 0, time.Time{}, false
 	}
 	b.flying, b.window = nil, 0
 	kick(b.pending)
+}
+
+// recall sets apart what was on its way: the cloud may have it, so it must not be
+// counted as dropped.
+func (b *Outbox) recall(x *source) {
+	n := x.flyingOfQueue()
+	for _, e := range x.queue[:n] {
+		b.weigh(x, -e.size())
+		b.loaded += e.size()
+	}
+	x.front = append(x.front, x.queue[:n]...)
+	x.queue = x.queue[n:]
+	for i := range x.front[:min(x.sent, len(x.front))] {
+		x.front[i].flown = true
+	}
 }
 
 // Pending has a signal when there may be lines to send.
@@ -102,14 +118,24 @@ func (s *Session) Next() []Parcel {
 	if b.session != s {
 		return nil
 	}
-	var out []Parcel
+	// What may be there already goes first, so that it does not become more and
+	// more.
+	out := b.hand(nil, func(x *source) bool { return x.sent < len(x.front) })
+	if len(out) > 0 {
+		return out
+	}
+	return b.hand(out, func(*source) bool { return true })
+}
+
+// hand takes lines of the sources that may, in turn.
+func (b *Outbox) hand(out []Parcel, may func(*source) bool) []Parcel {
 	taken, idle := 0, 0
 	for len(b.order) > 0 && idle < len(b.order) && taken < batch && b.window < b.limits.Window {
 		b.turn %= len(b.order)
 		x := b.order[b.turn]
 		b.turn++
 		n := len(out)
-		for len(out)-n < turnLines {
+		for len(out)-n < turnLines && may(x) {
 			p, size, ok := b.take(x)
 			if !ok {
 				break
@@ -174,8 +200,9 @@ func (b *Outbox) load(x *source) bool {
 		entries = []entry{{line: g.head.About, cur: g.head.Tail, gap: &lost}}
 	}
 	entries[len(entries)-1].ends = g
-	for _, e := range entries {
-		b.loaded += e.size()
+	for i := range entries {
+		entries[i].flown = entries[i].flown || g.head.Flown
+		b.loaded += entries[i].size()
 	}
 	x.disk, x.front = x.disk[1:], append(x.front, entries...)
 	return true

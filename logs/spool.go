@@ -44,6 +44,7 @@ type head struct {
 	From, To int64
 	Tail     Cursor // behind its last line
 	Gap      bool   // the lines were dropped; nothing follows
+	Flown    bool   // the cloud may have them: they must not be counted as dropped
 }
 
 // record is each further line, packed.
@@ -156,6 +157,7 @@ func headOf(x *source, entries []entry) head {
 	var all gap
 	for _, e := range entries {
 		all = all.with(e.span())
+		h.Flown = h.Flown || e.flown
 	}
 	h.Lines, h.From, h.To = all.Lines, all.From, all.To
 	h.Gap = len(entries) == 1 && entries[0].gap != nil
