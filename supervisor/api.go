@@ -101,7 +101,7 @@ func (s *Supervisor) serveAPI(ctx context.Context) error {
 		l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 		if err == nil {
 			s.cfg.Log.Info().Str("address", l.Addr().String()).Msg("local API is up")
-			return serve(ctx, l, s.api(false))
+			return serve(ctx, localapi.Guard(l, s.reach()), s.api(false))
 		}
 		s.cfg.Log.Error().Err(err).Dur("next", bindRetry).Msg("cannot open the local API")
 		if !pause(ctx, bindRetry) {
