@@ -399,7 +399,7 @@ func (s *session) logLine(l client.LogLine, names map[int64]string) error {
 		return json.NewEncoder(s.stdout).Encode(l)
 	}
 	from := names[l.ServiceID]
-	if l.IsSystem || from == "" {
+	if from == "" { // a line of the system may be about a service: some of its lines are missing
 		from = "system"
 	}
 	_, err := fmt.Fprintf(s.stdout, "%s [%s] %s\n",

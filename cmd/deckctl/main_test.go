@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"deckhand/client"
 	"deckhand/cloud/builder/event"
 	"deckhand/cloud/cloudtest"
 	"deckhand/cloud/device"
@@ -173,6 +174,12 @@ func (o *owner) devices(w *cloudtest.World) {
 	w.Want(201, "POST", "/device/v2/"+made.UUID+"/logs", key, `[{"message":"hello there","timestamp":1700000000000,"isSystem":true}]`)
 	if got := o.must("logs", made.UUID[:8]); !strings.Contains(got, "[system] hello there") {
 		t.Errorf("logs: %q", got)
+	}
+	var out strings.Builder
+	s := session{stdout: &out}
+	gap := client.LogLine{ServiceID: 7, IsSystem: true, IsStdErr: true, Message: "Warning: Suppressed 12 message(s) due to high load, of web from A to B"}
+	if err := s.logLine(gap, map[int64]string{7: "web"}); err != nil || !strings.Contains(out.String(), " [web] Warning: Suppressed 12 message(s)") {
+		t.Errorf("where lines are missing: %q, %v", out.String(), err)
 	}
 }
 
