@@ -73,10 +73,16 @@ func Run(ctx context.Context, c Config) {
 				c.Log.Warn().Err(err).Msg("the device cannot be found in its network; give its address to tools")
 			}
 		}
-		if !c.wait(ctx, changed, tick.C, now != nil) {
+		if !c.wait(ctx, changed, tick.C, seen(now)) {
 			return
 		}
 	}
+}
+
+// seen reports whether others can find the device.
+func seen(now announcement) bool {
+	u, hosts := now.(units)
+	return now != nil && (!hosts || u.on)
 }
 
 // wait returns when it is time to look at the host again, or when what is wanted
@@ -107,17 +113,17 @@ func errorText(err error) string {
 // step makes the announcement as it should be.
 func (c Config) step(ctx context.Context, now announcement) (announcement, error) {
 	want := c.Enabled()
-	if now != nil && want && now.Alive() {
+	if seen(now) && want && now.Alive() {
 		return now, nil
 	}
 	if c.BalenaOS {
-		if now == nil && want {
-			return units{c}, c.switchAvahi(ctx, true)
+		if u, known := now.(units); known && u.on == want {
+			return now, nil
 		}
-		if !want {
-			return nil, c.switchAvahi(ctx, false)
+		if err := c.switchAvahi(ctx, want); err != nil {
+			return nil, err
 		}
-		return now, nil
+		return units{want}, nil
 	}
 	if now != nil {
 		now.Close()

@@ -87,8 +87,8 @@ func (g group) Alive() bool {
 // Close takes the announcement back.
 func (g group) Close() { _ = g.bus.Close() }
 
-// units is the announcement of balenaOS, which outlives us.
-type units struct{ c Config }
+// units is the host's own announcement, which outlives us, or that it was stopped.
+type units struct{ on bool }
 
 // Alive is true: what stopped Avahi, if not we, had a reason.
 func (units) Alive() bool { return true }

@@ -17,7 +17,7 @@ type plainView struct {
 	out     io.Writer
 	colours bool
 	device  bool // it is built on a device: there are no releases
-	width   int // of the service column
+	width   int  // of the service column
 	start   time.Time
 	heard   map[string]int      // service + operation → the last percentage told
 	tails   map[string][]string // service → its last lines

@@ -261,7 +261,7 @@ func (b *bench) follow() <-chan string {
 	ctx, cancel := context.WithCancel(b.Context())
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+b.unit.Listen+"/v2/local/logs", nil)
 	b.must(err)
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := http.DefaultClient.Do(req) //nolint:bodyclose // the goroutine does
 	b.must(err)
 	out, ended := make(chan string), make(chan struct{})
 	go func() {
