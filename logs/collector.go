@@ -390,17 +390,14 @@ func (x reading) pass(ctx context.Context, cur *Cursor, known bool) (again bool,
 		return false, nil
 	}
 	onlyErrors := level == "err" || level == "error"
-	since, leave := cur.resume(c.Run)
-	if cur.At == 0 && !known && x.began <= time.Now().UnixNano() {
-		since = time.Unix(0, x.began)
+	since, leave, err := x.resume(ctx, c, *cur, known)
+	if err != nil {
+		return false, err
 	}
-	at := since.UnixNano()
 	err = x.Engine.ReadLog(ctx, x.of.Container, Request{TTY: c.TTY, Since: since, Follow: c.Running}, func(r Record) error {
-		if leave > 0 && r.At == at {
-			leave--
+		if leave(r.At) {
 			return nil
 		}
-		leave = 0
 		next := cur.after(c.Run, r.At)
 		if r.Stderr || !onlyErrors {
 			if !x.take(ctx, r, next) {
@@ -414,6 +411,34 @@ func (x reading) pass(ctx context.Context, cur *Cursor, known bool) (again bool,
 		err = ctx.Err()
 	}
 	return c.Running, err
+}
+
+// resume says from which time on to read, and which lines to leave out.
+func (x reading) resume(ctx context.Context, c Container, cur Cursor, known bool) (since time.Time, leave func(at int64) bool, err error) {
+	switch {
+	case cur.At == 0 && !known && x.began <= time.Now().UnixNano():
+		return time.Unix(0, x.began), func(int64) bool { return false }, nil
+	case cur.At == 0:
+		return time.Time{}, func(int64) bool { return false }, nil
+	case !cur.doubtful(c.Run):
+		left := cur.Count
+		return time.Unix(0, cur.At), func(at int64) bool {
+			if at != cur.At {
+				left = 0
+			}
+			left--
+			return left >= 0
+		}, nil
+	}
+	since = time.Unix(0, max(c.Run-early, 0))
+	lines, old, seen := 0, 0, 0
+	err = x.Engine.ReadLog(ctx, x.of.Container, Request{TTY: c.TTY, Since: since}, func(r Record) error {
+		if lines++; cur.of(r.At, &seen) {
+			old = lines
+		}
+		return nil
+	})
+	return since, func(int64) bool { old--; return old >= 0 }, err
 }
 
 var errStopped = errors.New("stopped")

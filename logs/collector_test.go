@@ -377,3 +377,25 @@ func TestTheSupervisorsOwnLines(t *testing.T) {
 		synctest.Wait()
 	})
 }
+
+// A run may begin between the look at a container and the reading of its log.
+func TestARunThatBeginsWhileItsLogIsReadIsReadOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newFakeEngine()
+		run := time.Now().UnixNano()
+		m := &memory{all: map[string]logs.Cursor{"begin": {At: 1}, "a": {Run: 0, At: run + 5, Count: 2, Pos: run + 6}}}
+		e.start("a")
+		e.edit(func() {
+			for _, at := range []int64{run + 1, run + 5, run + 5, run + 5, run + 7} {
+				e.containers["a"].records = append(e.containers["a"].records, logs.Record{At: at, Text: []byte(fmt.Sprint(at - run))})
+			}
+		})
+		r := collect(t, e, m, "")
+		r.Sync([]logs.Source{source("a")})
+		synctest.Wait()
+		if diff := cmp.Diff([]string{"5", "7"}, drain(r.outbox.Open())); diff != "" {
+			t.Error(diff)
+		}
+		r.stop()
+	})
+}

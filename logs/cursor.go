@@ -21,16 +21,20 @@ func (c Cursor) after(run, at int64) Cursor {
 	return n
 }
 
-// resume says from which time on to read, and how many lines with that very time
-// to leave out. A run of the container that began before the last line that we
-// know means that the clock was set back in between: all of that run is new.
-func (c Cursor) resume(run int64) (since time.Time, leave int) {
-	const early = int64(time.Second) // a line may be a little older than its run
-	switch {
-	case c.At == 0:
-		return time.Time{}, 0
-	case c.Run != run && run < c.At:
-		return time.Unix(0, max(run-early, 0)), 0
+// early is by how much a line may be older than its run.
+const early = int64(time.Second)
+
+// doubtful: the last line seems to be younger than the run that goes on now. Either
+// it is of this run, or the clock was set back in between. Only the order of lines
+// can tell.
+func (c Cursor) doubtful(run int64) bool { return c.At != 0 && c.Run != run && run-early < c.At }
+
+// of reports whether a line is the last one that was read; lines with its time are
+// counted in seen.
+func (c Cursor) of(at int64, seen *int) bool {
+	if at != c.At {
+		return false
 	}
-	return time.Unix(0, c.At), c.Count
+	*seen++
+	return *seen == c.Count
 }
