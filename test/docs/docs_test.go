@@ -65,7 +65,7 @@ func manuals() []manual {
 		{"docs/cloud.md", "deckhand-cloud", []string{"serve", "reset-password"}},
 		{"docs/take-over.md", "deckhand-import", []string{""}},
 		{"docs/deckctl.md", "deckctl", []string{"login", "logout", "whoami", "fleet create", "fleet list",
-			"device register", "device list", "device show", "device config", "push", "release list", "logs"}},
+			"device register", "device list", "device show", "device config", "push", "release list", "logs", "scan"}},
 	}
 }
 
