@@ -1,6 +1,7 @@
 package logs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -22,16 +23,9 @@ type Limits struct {
 }
 
 func (l Limits) whole() Limits {
-	pick := func(n, usual int) int {
-		if n > 0 {
-			return n
-		}
-		return usual
-	}
-	l.Source, l.Memory, l.Window = pick(l.Source, 128<<10), pick(l.Memory, 1<<20), pick(l.Window, 256<<10)
-	l.Disk = int64(pick(int(l.Disk), 5<<20))
-	l.Grace = time.Duration(pick(int(l.Grace), int(15*time.Second)))
-	l.Behind = time.Duration(pick(int(l.Behind), int(time.Minute)))
+	l.Source, l.Memory, l.Window = cmp.Or(max(l.Source, 0), 128<<10), cmp.Or(max(l.Memory, 0), 1<<20), cmp.Or(max(l.Window, 0), 256<<10)
+	l.Disk = cmp.Or(max(l.Disk, 0), 5<<20)
+	l.Grace, l.Behind = cmp.Or(max(l.Grace, 0), 15*time.Second), cmp.Or(max(l.Behind, 0), time.Minute)
 	return l
 }
 
