@@ -51,7 +51,7 @@ func follow(t *testing.T, url, key string) (next func() string, leave func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	r, err := http.NewRequestWithContext(ctx, "GET", url+"/v2/local/logs?apikey="+key, nil)
 	must(t, err)
-	res, err := http.DefaultClient.Do(r)
+	res, err := http.DefaultClient.Do(r) //nolint:bodyclose // by leave
 	must(t, err)
 	lines := bufio.NewScanner(res.Body)
 	return func() string {
@@ -117,7 +117,7 @@ func TestListenersWhoLeaveLeaveNothing(t *testing.T) {
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); !ok(); <-time.After(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("waited for %s in vain", what)
 		}

@@ -174,10 +174,10 @@ func TestReadersGoOnWhereTheLastOneEnded(t *testing.T) {
 		dir, m, e := t.TempDir(), &memory{}, newFakeEngine()
 		e.start("a")
 		e.print("a", "before logs were ever read")
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour)
 		r := collect(t, e, m, dir)
 		r.Sync([]logs.Source{source("a")})
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		e.print("a", "1", "2", "3") // with one and the same time
 		synctest.Wait()
 		s := r.outbox.Open()
@@ -204,7 +204,7 @@ func TestAfterACrashLinesHaveTheSamePositions(t *testing.T) {
 		began := memory{all: map[string]logs.Cursor{"begin": {At: time.Now().UnixNano()}}}
 		e.start("a")
 		e.print("a", "1", "2")
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		e.print("a", "3", "4")
 		read := func() (marks []string) {
 			r := collect(t, e, &memory{all: began.all}, "")
@@ -264,9 +264,9 @@ func TestARestartedContainerIsReadOn(t *testing.T) {
 		e.start("a")
 		r.Sync([]logs.Source{source("a")})
 		e.print("a", "first run")
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		e.stop("a")
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		e.start("a")
 		e.print("a", "second run")
 		e.stop("a") // before anybody looked
@@ -276,15 +276,15 @@ func TestARestartedContainerIsReadOn(t *testing.T) {
 		e.start("a")
 		e.print("a", "third run")
 		r.Started("")
-		time.Sleep(10 * time.Second)
+		<-time.After(10 * time.Second)
 		e.edit(func() { e.broken = false })
 		e.print("a", "after a break")
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		if diff := cmp.Diff([]string{"first run", "second run", "third run", "after a break"}, drain(r.outbox.Open())); diff != "" {
 			t.Error(diff)
 		}
 		reads := e.reads
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour)
 		if e.reads != reads {
 			t.Errorf("%d reads while nothing happened", e.reads-reads)
 		}
@@ -327,7 +327,7 @@ func TestCursorsAreWrittenSeldom(t *testing.T) {
 			e.print("a", "x")
 			synctest.Wait()
 			drain(s)
-			time.Sleep(100 * time.Millisecond)
+			<-time.After(100 * time.Millisecond)
 		}
 		if m.saves > 4 || m.all["a"].Pos == 0 {
 			t.Errorf("%d writes in a minute; %+v", m.saves, m.all)

@@ -312,56 +312,61 @@ func TestWhileItIsOffNothingIsForTheCloud(t *testing.T) {
 	}
 }
 
+// forgetful is a cloud that stores what it gets and whose answer is lost.
+type forgetful struct {
+	last int64
+	got  []string
+}
+
+func (c *forgetful) take(all []logs.Parcel) {
+	for _, p := range all {
+		if p.Pos > c.last {
+			c.last = p.Pos
+			c.got = append(c.got, p.Message)
+		}
+	}
+}
+
 // What was on its way when a connection broke may have arrived. It is sent again,
 // and never counted as dropped.
 func TestMarksDoNotCountWhatTheCloudMayHave(t *testing.T) {
-	for name, restart := range map[string]bool{"one process": false, "a restart": true} {
+	for _, restart := range []bool{false, true} {
 		for _, dir := range []string{"", t.TempDir()} {
-			synctest.Test(t, func(t *testing.T) {
-				limits := logs.Limits{Source: 20_000, Disk: 6_000, Grace: time.Second}
-				b := open(dir, limits)
-				w := writer{b: b, name: "web"}
-				var got []string
-				last := int64(0)
-				take := func(all []logs.Parcel) {
-					for _, p := range all {
-						if p.Pos > last { // as a cloud does
-							last = p.Pos
-							got = append(got, p.Message)
-						}
-					}
-				}
-				for round := range 3 {
-					w.write(t, 80)
-					s := b.Open()
-					take(s.Next()) // stored, and the answer is lost
-					s.Close()
-					w.write(t, 2000)
-					if restart && round == 1 && dir != "" {
-						b.Close()
-						b = open(dir, limits)
-						w.b = b
-					}
-				}
-				s := b.Open()
-				for next := s.Next(); len(next) > 0; next = s.Next() {
-					take(next)
-					s.Settle(len(next))
-				}
-				if account(t, got, "web", w.n) == 0 {
-					t.Errorf("%s: nothing was dropped", name)
-				}
-				if memory, disk := b.Size(); memory != 0 || disk != 0 {
-					t.Errorf("%s: %d bytes are left in memory, %d on the disk", name, memory, disk)
-				}
-				if dir != "" {
-					files, _ := filepath.Glob(filepath.Join(dir, "*"))
-					for _, f := range files {
-						t.Errorf("%s is left", f)
-						_ = os.Remove(f)
-					}
-				}
-			})
+			synctest.Test(t, func(t *testing.T) { lostAnswers(t, dir, restart && dir != "") })
 		}
+	}
+}
+
+func lostAnswers(t *testing.T, dir string, restart bool) {
+	t.Helper()
+	limits := logs.Limits{Source: 20_000, Disk: 6_000, Grace: time.Second}
+	b := open(dir, limits)
+	w := writer{b: b, name: "web"}
+	var c forgetful
+	for round := range 3 {
+		w.write(t, 80)
+		s := b.Open()
+		c.take(s.Next())
+		s.Close()
+		w.write(t, 2000)
+		if restart && round == 1 {
+			b.Close()
+			b = open(dir, limits)
+			w.b = b
+		}
+	}
+	s := b.Open()
+	for next := s.Next(); len(next) > 0; next = s.Next() {
+		c.take(next)
+		s.Settle(len(next))
+	}
+	if account(t, c.got, "web", w.n) == 0 {
+		t.Error("nothing was dropped")
+	}
+	if memory, disk := b.Size(); memory != 0 || disk != 0 {
+		t.Errorf("%d bytes are left in memory, %d on the disk", memory, disk)
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, "*")); dir != "" && len(left) != 0 {
+		t.Errorf("%v are left", left)
 	}
 }

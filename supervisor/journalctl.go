@@ -278,6 +278,23 @@ func writeJSON(r record, s logs.Source, at time.Time, stderr bool, text string) 
 		s.Container[:min(12, len(s.Container))], r.host})
 }
 
+// distance reads "-1h", "+5min" and "2 days ago".
+func distance(text string) (time.Duration, bool) {
+	m := relativeTime.FindStringSubmatch(text)
+	if m == nil || m[1] == "" && m[4] == "" {
+		return 0, false
+	}
+	n, err := strconv.Atoi(m[2])
+	if err != nil || n >= 100_000 {
+		return 0, false
+	}
+	if m[1] == "-" || m[4] != "" {
+		n = -n
+	}
+	units := map[byte]time.Duration{'s': time.Second, 'm': time.Minute, 'h': time.Hour, 'd': 24 * time.Hour, 'w': 7 * 24 * time.Hour}
+	return time.Duration(n) * units[m[3][0]], true
+}
+
 var relativeTime = regexp.MustCompile(`^([+-]?)(\d+) ?(s|sec|second|seconds|m|min|minute|minutes|h|hr|hour|hours|d|day|days|w|week|weeks)( ago)?$`)
 
 // journalTime reads the usual forms of journalctl's times; empty: none.
@@ -299,14 +316,8 @@ func journalTime(text string, now time.Time) (time.Time, error) {
 			return time.UnixMicro(int64(f * 1e6)), nil
 		}
 	}
-	if m := relativeTime.FindStringSubmatch(text); m != nil && (m[1] != "" || m[4] != "") {
-		unit := map[byte]time.Duration{'s': time.Second, 'm': time.Minute, 'h': time.Hour, 'd': 24 * time.Hour, 'w': 7 * 24 * time.Hour}[m[3][0]]
-		if n, err := strconv.Atoi(m[2]); err == nil && n < 100_000 {
-			if m[1] == "-" || m[4] != "" {
-				n = -n
-			}
-			return now.Add(time.Duration(n) * unit), nil
-		}
+	if d, ok := distance(text); ok {
+		return now.Add(d), nil
 	}
 	for _, form := range []string{time.DateTime, "2006-01-02 15:04:05.999999", "2006-01-02 15:04", time.DateOnly, "2006-01-02T15:04:05", "2006-01-02 15:04:05 UTC"} {
 		where := now.Location()

@@ -127,14 +127,14 @@ func (l *systemLog) event(e run.Event) {
 	case e.Ended:
 		text = words.done
 	}
-	switch s := step.(type) {
-	case reconcile.Stop:
+	if s, ok := step.(reconcile.Stop); ok {
 		l.stopped[s.Container] = true
-	case reconcile.Remove:
-		if l.stopped[s.Container] && e.Err == nil {
+	}
+	if s, ok := step.(reconcile.Remove); ok && e.Err == nil {
+		if l.stopped[s.Container] {
 			text = "" // that it was killed is said
 		}
-		if e.Ended && e.Err == nil {
+		if e.Ended {
 			delete(l.stopped, s.Container)
 		}
 	}

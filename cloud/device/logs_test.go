@@ -93,7 +93,7 @@ func TestADeviceSendsItsLogs(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the cloud has %d of %d lines", c.Pos, total)
 		}
-		time.Sleep(time.Millisecond)
+		<-time.After(time.Millisecond)
 	}
 	got := messages(t, w.Want(200, "GET", "/device/v2/"+d.UUID+"/logs", w.AdminSession, "").Body)
 	for i, m := range got {

@@ -160,7 +160,7 @@ func startAll(t *testing.T, all []logs.Source) {
 
 func until(t *testing.T, what string, limit time.Duration, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(limit); !ok(); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(limit); !ok(); <-time.After(20 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("waited for %s in vain", what)
 		}
@@ -190,7 +190,7 @@ func TestEveryLineOnceOrCounted(t *testing.T) {
 	d.stop(t)
 	d.start(t)
 	d.cloud.leave()
-	time.Sleep(3 * time.Second)
+	<-time.After(3 * time.Second) // as long as an outage
 	d.cloud.come(t)
 
 	want := map[string]int{}
