@@ -97,6 +97,7 @@ func (d logged) Do(ctx context.Context, s reconcile.Step, progress func(done, to
 // runLogs carries lines until ctx ends, and then writes down what is left.
 func (s *Supervisor) runLogs(ctx context.Context) {
 	l := s.logs
+	l.system.say(sayStarting)
 	var all sync.WaitGroup
 	all.Go(func() { <-ctx.Done(); l.stream.End() }) // the API waits for its requests
 	all.Go(func() { l.collector.Run(ctx) })
