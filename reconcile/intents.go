@@ -78,8 +78,13 @@ func (a *appPlan) ends(i state.Intent, k Key) {
 	a.last[i.ID] = append(a.last[i.ID], k)
 }
 
-// goesOn notes that something of an intent is left after this plan.
-func (a *appPlan) goesOn(i state.Intent) {
+// goesOn notes that a container stays for now: somebody who asked for another one
+// is not served by this plan.
+func (a *appPlan) goesOn(c state.Container) {
+	i, asked := a.replace[c.ID]
+	if !asked {
+		return
+	}
 	if a.open == nil {
 		a.open = map[string]bool{}
 	}

@@ -52,12 +52,9 @@ func (p *planner) diffService(a *appPlan, s *servicePlan) {
 		s.strategy = p.effective(a, s)
 	}
 	for i, c := range s.have {
-		serves := i != good && p.serves(a, s, c)
-		if wish, ok := a.replace[c.ID]; ok && serves {
-			a.goesOn(wish)
-		}
-		if i == good || serves {
+		if i == good || p.serves(a, s, c) {
 			p.keep[c.Image] = true
+			a.goesOn(c)
 			continue
 		}
 		reason := why
@@ -279,21 +276,27 @@ func (p *planner) install(a *appPlan, s *servicePlan, why Reason) {
 	if s.want.Spec.UsesAPINetwork() {
 		p.apiUsers = append(p.apiUsers, create)
 	}
-	if owner := a.service(s.want.Spec.NetworkOwner()); owner.wanted {
-		a.demand(Create{App: a.App, Service: owner.want}.Key(), create)
-		if stayer, ok := owner.stayer(); ok {
-			for _, c := range owner.have {
-				if newer(c, stayer) { // the engine is asked for the newest
-					a.demand(Remove{App: a.App, Service: owner.name, Container: c.ID}.Key(), create)
-				}
-			}
-		}
-	}
+	p.joinAfter(a, a.service(s.want.Spec.NetworkOwner()), create)
 	switch {
 	case s.later:
 		p.requireReboot(a, s, create)
 	case s.want.Running:
 		a.demand(create, p.start(a, s, "", Reason{Cause: why.Cause}))
+	}
+}
+
+// joinAfter lets the making of a container wait for the one whose network it uses.
+// The engine is asked for the newest of that service.
+func (p *planner) joinAfter(a *appPlan, owner *servicePlan, create Key) {
+	if !owner.wanted {
+		return
+	}
+	a.demand(Create{App: a.App, Service: owner.want}.Key(), create)
+	stayer, ok := owner.stayer()
+	for _, c := range owner.have {
+		if ok && newer(c, stayer) {
+			a.demand(Remove{App: a.App, Service: owner.name, Container: c.ID}.Key(), create)
+		}
 	}
 }
 

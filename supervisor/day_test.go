@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -166,6 +167,20 @@ func sizeNow(t *testing.T, s *Supervisor) size {
 	}
 }
 
+// live lets a day pass.
+func live(t *testing.T, s *Supervisor, cloud *dayCloud) (morning, evening size) {
+	t.Helper()
+	for hour := range 24 {
+		cloud.set(func(c *dayCloud) { c.version++; c.away = hour >= 8 && hour < 12 })
+		<-time.After(time.Hour)
+		synctest.Wait()
+		if hour == 4 {
+			morning = sizeNow(t, s)
+		}
+	}
+	return morning, sizeNow(t, s)
+}
+
 // A day on a device: the release changes every hour, and the cloud is away for
 // some hours. What the process holds in the evening is what it held in
 // the morning, and the cloud knows how the device is.
@@ -198,16 +213,7 @@ func TestADay(t *testing.T) {
 		s.begin(ctx)
 		done := make(chan error, 1)
 		go func() { done <- s.work(ctx) }()
-		var morning size
-		for hour := range 24 {
-			cloud.set(func(c *dayCloud) { c.version++; c.away = hour >= 8 && hour < 12 })
-			<-time.After(time.Hour)
-			synctest.Wait()
-			if hour == 4 {
-				morning = sizeNow(t, s)
-			}
-		}
-		evening := sizeNow(t, s)
+		morning, evening := live(t, s, cloud)
 		t.Logf("morning %+v, evening %+v, %d polls, %d reports", morning, evening, cloud.polls, cloud.reports)
 		if evening.Goroutines > morning.Goroutines || evening.Files > morning.Files || evening.Heap > morning.Heap+0.5 || evening.Resident > morning.Resident+5 {
 			t.Errorf("it has grown from %+v to %+v", morning, evening)
@@ -225,6 +231,8 @@ func TestADay(t *testing.T) {
 		s.close()
 		s.transport.CloseIdleConnections()
 		_ = server.Close()
-		<-served
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
 	})
 }

@@ -92,19 +92,9 @@ func TestTheWayIsTriedOftenInDoubtAndSeldomInPeace(t *testing.T) {
 				t.Errorf("%d tries in a good hour", n)
 			}
 			before := w.count()
-			w.set(errors.New("cut"))
-			l.doubt() // a request has failed
-			elapse(30 * time.Second)
-			since, why := l.Lost()
-			if why == nil || time.Since(since) > 30*time.Second {
-				t.Errorf("lost since %v: %v", since, why)
-			}
-			elapse(10 * time.Minute)
+			outage(t, w, l)
 			if n := w.count() - before; n < 60 || n > 66 {
 				t.Errorf("%d tries in ten minutes and a half of outage", n)
-			}
-			if again, _ := l.Lost(); !again.Equal(since) {
-				t.Errorf("lost since %v, then since %v", since, again)
 			}
 			w.set(nil)
 			elapse(15 * time.Second)
@@ -116,6 +106,22 @@ func TestTheWayIsTriedOftenInDoubtAndSeldomInPeace(t *testing.T) {
 			t.Errorf("turns %q", turns)
 		}
 	})
+}
+
+// outage is one of ten minutes and a half; the way is lost from its beginning on.
+func outage(t *testing.T, w *way, l *link) {
+	t.Helper()
+	w.set(errors.New("cut"))
+	l.doubt() // a request has failed
+	elapse(30 * time.Second)
+	since, why := l.Lost()
+	if why == nil || time.Since(since) > 30*time.Second {
+		t.Errorf("lost since %v: %v", since, why)
+	}
+	elapse(10 * time.Minute)
+	if again, _ := l.Lost(); !again.Equal(since) {
+		t.Errorf("lost since %v, then since %v", since, again)
+	}
 }
 
 // Everything fails for another reason: that is no storm of tries.

@@ -136,8 +136,32 @@ func (o *owner) devices(w *cloudtest.World) {
 	if out, code := o.do("", "device", "show", "ffff0000"); code != exitFailed || !strings.Contains(out, "no device ffff0000") {
 		t.Errorf("no such device: %d %s", code, out)
 	}
+	key := o.configFile(w, made.UUID)
+	w.Want(200, "GET", "/device/v3/"+made.UUID+"/state", key, "")
+	if got := o.must("device", "config", "--fleet", "gate"); !strings.Contains(got, `"apiKey": "`) || strings.Contains(got, "uuid") {
+		t.Errorf("config of a fleet: %s", got)
+	}
+	if got := o.must("logs", made.UUID[:8]); !strings.HasPrefix(got, "Device "+made.UUID[:7]+" has not logged anything yet") {
+		t.Errorf("no logs: %q", got)
+	}
+	w.Want(201, "POST", "/device/v2/"+made.UUID+"/logs", key, `[{"message":"hello there","timestamp":1700000000000,"isSystem":true}]`)
+	if got := o.must("logs", made.UUID[:8]); !strings.Contains(got, "[system] hello there") {
+		t.Errorf("logs: %q", got)
+	}
+	var out strings.Builder
+	s := session{stdout: &out}
+	gap := client.LogLine{ServiceID: 7, IsSystem: true, IsStdErr: true, Message: "Warning: Suppressed 12 message(s) due to high load, of web from A to B"}
+	if err := s.logLine(gap, map[int64]string{7: "web"}); err != nil || !strings.Contains(out.String(), " [web] Warning: Suppressed 12 message(s)") {
+		t.Errorf("where lines are missing: %q, %v", out.String(), err)
+	}
+}
+
+// configFile writes a device's config.json, reads it and returns the key in it.
+func (o *owner) configFile(w *cloudtest.World, uuid string) string {
+	t := o.t
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "config.json")
-	o.must("device", "config", made.UUID[:8], "-o", file, "--poll", "10s")
+	o.must("device", "config", uuid[:8], "-o", file, "--poll", "10s")
 	data, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -155,32 +179,16 @@ func (o *owner) devices(w *cloudtest.World) {
 		delete(cfg, secret)
 	}
 	want := map[string]any{
-		"apiEndpoint": w.URL, "uuid": made.UUID, "applicationId": 1.0,
+		"apiEndpoint": w.URL, "uuid": uuid, "applicationId": 1.0,
 		"deviceType": "generic-amd64", "deviceId": 1.0, "listenPort": 48484.0, "appUpdatePollInterval": 10_000.0,
 	}
 	if diff := cmp.Diff(want, cfg); diff != "" {
 		t.Errorf("config (-want +got):\n%s", diff)
 	}
-	w.Want(200, "GET", "/device/v3/"+made.UUID+"/state", key, "")
-	if out, code := o.do("", "device", "config", made.UUID[:8], "-o", file); code != exitUsage || !strings.Contains(out, "--force") {
+	if out, code := o.do("", "device", "config", uuid[:8], "-o", file); code != exitUsage || !strings.Contains(out, "--force") {
 		t.Errorf("overwrite: %d %s", code, out)
 	}
-	if got := o.must("device", "config", "--fleet", "gate"); !strings.Contains(got, `"apiKey": "`) || strings.Contains(got, "uuid") {
-		t.Errorf("config of a fleet: %s", got)
-	}
-	if got := o.must("logs", made.UUID[:8]); !strings.HasPrefix(got, "Device "+made.UUID[:7]+" has not logged anything yet") {
-		t.Errorf("no logs: %q", got)
-	}
-	w.Want(201, "POST", "/device/v2/"+made.UUID+"/logs", key, `[{"message":"hello there","timestamp":1700000000000,"isSystem":true}]`)
-	if got := o.must("logs", made.UUID[:8]); !strings.Contains(got, "[system] hello there") {
-		t.Errorf("logs: %q", got)
-	}
-	var out strings.Builder
-	s := session{stdout: &out}
-	gap := client.LogLine{ServiceID: 7, IsSystem: true, IsStdErr: true, Message: "Warning: Suppressed 12 message(s) due to high load, of web from A to B"}
-	if err := s.logLine(gap, map[int64]string{7: "web"}); err != nil || !strings.Contains(out.String(), " [web] Warning: Suppressed 12 message(s)") {
-		t.Errorf("where lines are missing: %q, %v", out.String(), err)
-	}
+	return key
 }
 
 func TestOtherToolsSettingsAreUsed(t *testing.T) {
