@@ -47,7 +47,8 @@ func (s *scene) paperCloud() *paper {
 	})
 	server := httptest.NewServer(mux)
 	s.Cleanup(func() {
-		close(p.over) // a held question would hold up the end
+		close(p.over) // a held question would hold up the end, and so would a log that goes on
+		server.CloseClientConnections()
 		server.Close()
 	})
 	p.url = server.URL
