@@ -73,12 +73,15 @@ func readPrinted(t *testing.T, e *engine.Engine, driver string, tty bool) {
 	if !slices.ContainsFunc(again, func(r logs.Record) bool { return r.At == all[4].At }) || len(again) > 5 || len(again) < 4 {
 		t.Errorf("%d lines from the fifth of %d on", len(again), len(all))
 	}
-	var last []string
+	var last, end []string
+	for _, r := range all[len(all)-2:] { // two outputs end in any order
+		end = append(end, logs.Clean(r.Text))
+	}
 	err = e.ReadExcerpt(t.Context(), id, engine.Excerpt{Last: 2}, func(r logs.Record) error {
 		last = append(last, logs.Clean(r.Text))
 		return nil
 	})
-	if diff := cmp.Diff([]string{"4", "5"}, last); diff != "" || err != nil {
+	if diff := cmp.Diff(end, last); diff != "" || err != nil {
 		t.Errorf("the last two: %v %s", err, diff)
 	}
 }
