@@ -65,7 +65,7 @@ func workbench(t *testing.T, listen string) *bench {
 	b.before = b.images()
 	b.post("application_config_variable", map[string]any{"application": b.fleet.ID, "name": "BALENA_SUPERVISOR_LOCAL_MODE", "value": "1"})
 	b.within("the fleet's app gives way", func(context.Context) error {
-		if left := b.services(); len(left) > 0 {
+		if left := b.all(""); len(left) > 0 {
 			return fmt.Errorf("%d services run", len(left))
 		}
 		return nil
