@@ -121,20 +121,30 @@ func (a *api) wholeV1(w http.ResponseWriter, r *http.Request, body []byte, kind 
 	return Action{Kind: kind, App: app, Force: f.truthy("force")}, true
 }
 
+// appForm reads the body and the app that the path names. If it is none that the
+// caller may change, that is answered and ok is false; unnamed is said where the
+// path names no app.
+func appForm(w http.ResponseWriter, r *http.Request, body []byte, unnamed string) (f form, app int64, ok bool) {
+	f, err := readForm(r, body)
+	app, named := parseInteger(r.PathValue("app"))
+	switch {
+	case err != nil:
+		problemOf(w, err)
+	case !named || app == 0:
+		failed(w, http.StatusBadRequest, unnamed)
+	case !callerOf(r).may(app):
+		failed(w, http.StatusUnauthorized, "Unauthorized")
+	default:
+		return f, app, true
+	}
+	return f, app, false
+}
+
 // whole serves an action on all services of an app.
 func (a *api) whole(kind state.IntentKind) func(http.ResponseWriter, *http.Request, []byte) {
 	return func(w http.ResponseWriter, r *http.Request, body []byte) {
-		f, err := readForm(r, body)
-		app, ok := parseInteger(r.PathValue("app"))
-		switch {
-		case err != nil:
-			problemOf(w, err)
-			return
-		case !ok || app == 0:
-			failed(w, http.StatusBadRequest, "Missing app id")
-			return
-		case !callerOf(r).may(app):
-			failed(w, http.StatusUnauthorized, "Unauthorized")
+		f, app, ok := appForm(w, r, body, "Missing app id")
+		if !ok {
 			return
 		}
 		if err := a.act(r, Action{Kind: kind, App: app, Force: f.truthy("force")}); err != nil {
@@ -210,17 +220,8 @@ func (a *api) containerAfter(w http.ResponseWriter, app int64, service string) {
 // service serves an action on one service of an app, which the body names.
 func (a *api) service(kind state.IntentKind) func(http.ResponseWriter, *http.Request, []byte) {
 	return func(w http.ResponseWriter, r *http.Request, body []byte) {
-		f, err := readForm(r, body)
-		app, ok := parseInteger(r.PathValue("app"))
-		switch {
-		case err != nil:
-			problemOf(w, err)
-			return
-		case !ok || app == 0:
-			failed(w, http.StatusBadRequest, "Invalid app id")
-			return
-		case !callerOf(r).may(app):
-			failed(w, http.StatusUnauthorized, "Unauthorized")
+		f, app, ok := appForm(w, r, body, "Invalid app id")
+		if !ok {
 			return
 		}
 		name, named := f.text("serviceName")
