@@ -19,6 +19,11 @@ const (
 	// shortHold is how soon a held request may come back empty before the cloud
 	// is taken not to hold requests after all.
 	shortHold = 15 * time.Second
+	// longestHold is how long a request is held at most, after holds that came back
+	// whole: fewer questions an hour. Something between us and the cloud may cut
+	// long ones off; then it is Wait again for as long as holdAgain.
+	longestHold = 4 * time.Minute
+	holdAgain   = 12 * time.Hour
 )
 
 // Source answers what the target is; Client is one.
@@ -37,7 +42,7 @@ type PollConfig struct {
 	Source   Source
 	Interval func() time.Duration // asked before each wait, so that changes count
 	Jitter   time.Duration        // the most that is added to Interval by chance; 0: one minute; < 0: none
-	Wait     time.Duration        // how long the cloud may hold a request; 0: it may not
+	Wait     time.Duration        // how long the cloud may hold a request, at first; 0: it may not
 	Instant  func() bool          // whether news are wanted before Interval is over, asked for each request; nil: yes
 	ETag     string               // of the document that OnTarget has accepted before, if any
 	Later    bool                 // the first poll comes after Interval, not at once
@@ -68,7 +73,9 @@ type Poller struct {
 	etag     string
 	seen     [sha256.Size]byte // of the last body, for clouds without ETags
 	failures int
-	holds    bool // the cloud holds requests, or was not yet asked to
+	holds    bool          // the cloud holds requests, or was not yet asked to
+	grown    time.Duration // how long a request may be held by now
+	cutOff   time.Time     // when a hold longer than Wait last failed
 }
 
 // NewPoller makes a poller; Run starts it.
@@ -79,7 +86,7 @@ func NewPoller(c PollConfig) *Poller {
 	case c.Jitter < 0:
 		c.Jitter = 0
 	}
-	return &Poller{c: c, wake: make(chan struct{}, 1), etag: c.ETag, lastSuccess: time.Now(), holds: c.Wait > 0}
+	return &Poller{c: c, wake: make(chan struct{}, 1), etag: c.ETag, lastSuccess: time.Now(), holds: c.Wait > 0, grown: c.Wait}
 }
 
 // Trigger asks for a poll now. Wishes that come while one is waiting are joined
@@ -185,6 +192,10 @@ func (p *Poller) poll(ctx context.Context, due time.Time) (wait time.Duration, r
 	if err != nil && interrupted {
 		return 0, true // a trigger is waiting; no failure
 	}
+	if err != nil && patience > p.c.Wait {
+		p.grown, p.cutOff = p.c.Wait, time.Now()
+		return 0, true // perhaps only the hold was too long; the next one tells
+	}
 	if err != nil {
 		return p.failed(err, trigger, due)
 	}
@@ -198,6 +209,7 @@ func (p *Poller) poll(ctx context.Context, due time.Time) (wait time.Duration, r
 		// News come at once from any cloud; only waiting for none shows which
 		// kind it is.
 		p.holds = answer.Held && time.Since(started) >= min(shortHold, patience/2)
+		p.grow(patience, time.Since(started))
 	}
 	wait = p.pause()
 	if p.holds && p.etag != "" && p.instant() {
@@ -225,7 +237,18 @@ func (p *Poller) patience(t *Trigger) time.Duration {
 	if t != nil || p.etag == "" || !p.instant() {
 		return 0
 	}
-	return p.c.Wait
+	if p.grown <= p.c.Wait {
+		return p.c.Wait
+	}
+	return max(p.c.Wait, min(p.grown, p.c.Interval()))
+}
+
+// grow lets the next request be held longer than this one, which was held for as
+// long as it might be.
+func (p *Poller) grow(patience, held time.Duration) {
+	if held >= patience-time.Second && (p.cutOff.IsZero() || time.Since(p.cutOff) > holdAgain) {
+		p.grown = min(2*patience, longestHold)
+	}
 }
 
 func (p *Poller) instant() bool { return p.c.Instant == nil || p.c.Instant() }

@@ -21,7 +21,7 @@ func TestWithoutInstantUpdates(t *testing.T) {
 		var instant atomic.Bool
 		got := play(t, s, PollConfig{ETag: "e", Later: true, Wait: 50 * time.Second, Instant: instant.Load}, 21*time.Minute,
 			func(*Poller) { <-time.After(15 * time.Minute); instant.Store(true) })
-		want := []string{"10m0s ask etag=e wait=0s", "20m0s ask etag=e wait=50s", "20m50s ask etag=e wait=50s", "21m0s given up"}
+		want := []string{"10m0s ask etag=e wait=0s", "20m0s ask etag=e wait=50s", "20m50s ask etag=e wait=1m40s", "21m0s given up"}
 		if d := cmp.Diff(want, got); d != "" {
 			t.Error(d)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -303,9 +304,53 @@ func TestNewsAtOnceDoNotEndHolding(t *testing.T) {
 			return Answer{ETag: "3", Held: true}, wait, nil
 		}}
 		got := play(t, s, PollConfig{Wait: 50 * time.Second}, 5*time.Minute, nil)
-		if s.calls < 8 {
+		if s.calls < 6 {
 			t.Errorf("%d requests in five minutes, want one held after the other:\n%q", s.calls, got)
 		}
+	})
+}
+
+// holding is a cloud that holds requests for as long as it may, behind something
+// that cuts them off; 0: nothing does.
+func holding(cut time.Duration) *script {
+	return &script{answer: func(_ int, _ string, wait time.Duration) (Answer, time.Duration, error) {
+		if cut > 0 && wait > cut {
+			return Answer{}, cut, errDown
+		}
+		return Answer{ETag: "e", Held: wait > 0}, wait, nil
+	}}
+}
+
+// Requests that are held to the end are held longer and longer: a device at rest
+// asks a few times an hour.
+func TestHoldsGrow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		check(t, play(t, holding(0), PollConfig{ETag: "e", Wait: 50 * time.Second}, 12*time.Minute, nil),
+			"0s ask etag=e wait=50s", "50s ask etag=e wait=1m40s", "2m30s ask etag=e wait=3m20s",
+			"5m50s ask etag=e wait=4m0s", "9m50s ask etag=e wait=4m0s", "12m0s given up")
+	})
+}
+
+// A proxy that cuts long requests off is noticed once, and is no failure.
+func TestHoldsThatAreCutOffStayShort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		story := play(t, holding(time.Minute), PollConfig{ETag: "e", Wait: 50 * time.Second}, 11*time.Hour, nil)
+		check(t, story[:4], "0s ask etag=e wait=50s", "50s ask etag=e wait=1m40s", "1m50s ask etag=e wait=50s", "2m40s ask etag=e wait=50s")
+		for _, line := range story[2:] {
+			if strings.Contains(line, "error") || strings.Contains(line, "wait=1m40s") {
+				t.Errorf("%s: want short holds from now on", line)
+			}
+		}
+	})
+}
+
+// Who polls often is told of a dead connection soon: a hold grows to the interval
+// at most.
+func TestHoldsGrowToTheInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		interval := func() time.Duration { return time.Minute }
+		check(t, play(t, holding(0), PollConfig{ETag: "e", Wait: 50 * time.Second, Interval: interval}, 3*time.Minute, nil),
+			"0s ask etag=e wait=50s", "50s ask etag=e wait=1m0s", "1m50s ask etag=e wait=1m0s", "2m50s ask etag=e wait=1m0s", "3m0s given up")
 	})
 }
 

@@ -20,7 +20,7 @@ type Config struct {
 	// else is configured, and the shortest interval they may be configured
 	// to; 10 minutes when 0.
 	PollInterval time.Duration
-	// MaxWait bounds how long a request that asks to be held is held; 55 s when 0.
+	// MaxWait bounds how long a request that asks to be held is held; 5 minutes when 0.
 	MaxWait time.Duration
 	// RefusalDelay is how long a deleted device that sends logs waits for its
 	// refusal, which slows its retries; 55 s when 0.
@@ -48,7 +48,7 @@ func New(cfg Config) *Device {
 	d := &Device{
 		db: cfg.DB, auth: cfg.Auth,
 		poll:    orDefault(cfg.PollInterval, 10*time.Minute),
-		maxWait: orDefault(cfg.MaxWait, 55*time.Second),
+		maxWait: orDefault(cfg.MaxWait, 5*time.Minute),
 		refusal: orDefault(cfg.RefusalDelay, 55*time.Second),
 		states:  map[string]*knownState{},
 	}

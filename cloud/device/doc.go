@@ -5,5 +5,5 @@
 // nearly always "as before". So the encoded answer of every device is kept
 // with a version number of all that decides it, and a poll costs a look at
 // that number. A device that understands it may ask to be held until the
-// target changes ("Prefer: wait=55"): then an update begins at once.
+// target changes ("Prefer: wait=50"): then an update begins at once.
 package device
