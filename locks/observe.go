@@ -6,16 +6,21 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
 
-// How often Watch looks: often while somebody waits for a lock to go. A new lock is
-// seen by whoever wants to take it; until then it is news for people only, and a look
-// at fifty services is what a device at rest spends most of its work on.
+// How often Watch looks. While somebody waits for a lock to go the kernel tells when
+// something happens; only where it cannot, Watch looks often. A new lock is seen by
+// whoever wants to take it; until then it is news for people only, and a look at fifty
+// services is what a device at rest spends most of its work on.
 const (
-	watchHeld = 500 * time.Millisecond
-	watchFree = 30 * time.Second
+	watchHeld = 500 * time.Millisecond // while a lock is held and the kernel tells nothing
+	watchFree = 30 * time.Second       // and for what is not told, as a flock that ends while the file stays open
+	// The kernel tells of a file that is closed before its flock has gone; and a
+	// service may make and remove locks as fast as it likes.
+	watchSettle = 50 * time.Millisecond
 )
 
 // UpdateLock is a lock file of a service that exists, whoever made it.
@@ -62,57 +67,143 @@ func (f *Folder) Observe(ctx context.Context) ([]UpdateLock, error) {
 }
 
 // Watch gives a hint when a lock of somebody else has appeared or gone since
-// Observe last looked. It looks often only while there is one. The channel is
-// closed when ctx ends.
+// Observe last looked. A lock that goes is noticed at once, one that appears when
+// there was none within half a minute. The channel is closed when ctx ends.
 func (f *Folder) Watch(ctx context.Context) <-chan struct{} {
 	hints := make(chan struct{}, 1)
 	go func() {
 		defer close(hints)
-		f.watch(ctx, hints)
+		w := &watching{f: f, looks: -1}
+		defer w.unhang()
+		w.run(ctx, hints)
 	}()
 	return hints
 }
 
-func (f *Folder) watch(ctx context.Context, hints chan<- struct{}) {
-	looks := -1     // the look of Observe that told is about
-	var told string // what whoever follows our hints knows
-	failing := false
+// watching is one call of Watch.
+type watching struct {
+	f       *Folder
+	bell    *bell  // nil: no lock of others, or the kernel has none to give
+	looks   int    // the look of Observe that told is about
+	told    string // what whoever follows our hints knows
+	failing bool
+	deaf    bool // it was said that the kernel tells nothing
+}
+
+func (w *watching) run(ctx context.Context, hints chan<- struct{}) {
 	for {
-		f.mu.Lock()
-		if looks != f.looks {
-			looks, told = f.looks, f.seen
+		w.f.mu.Lock()
+		if w.looks != w.f.looks {
+			w.looks, w.told = w.f.looks, w.f.seen
 		}
-		looked := f.looked
-		f.mu.Unlock()
-		all, err := f.look(ctx, false)
-		if err != nil && !failing && ctx.Err() == nil {
-			f.log.Warn().Err(err).Msg("cannot look for update locks")
+		looked := w.f.looked
+		w.f.mu.Unlock()
+		now, err := w.look(ctx)
+		if err != nil && !w.failing && ctx.Err() == nil {
+			w.f.log.Warn().Err(err).Msg("cannot look for update locks")
 		}
-		failing = err != nil
-		now := told
-		if err == nil {
-			now = signature(all)
-		}
-		if now != told {
-			told = now
+		w.failing = err != nil
+		if err == nil && now != w.told {
+			w.told = now
 			select {
 			case hints <- struct{}{}:
 			default:
 			}
 		}
-		pause := watchFree
-		if now != "" {
-			pause = watchHeld
+		if !w.wait(ctx, looked) {
+			return
 		}
-		timer := time.NewTimer(pause)
+	}
+}
+
+// wait waits for the next look; false: ctx has ended.
+func (w *watching) wait(ctx context.Context, looked <-chan struct{}) bool {
+	pause := watchFree
+	if w.told != "" && (w.bell == nil || w.failing) {
+		pause = watchHeld
+	}
+	var rings <-chan struct{}
+	if w.bell != nil {
+		rings = w.bell.rings
+	}
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-looked:
+	case <-timer.C:
+	case <-rings:
+		timer.Reset(watchSettle)
 		select {
 		case <-ctx.Done():
-			timer.Stop()
-			return
-		case <-looked:
-			timer.Stop()
+			return false
 		case <-timer.C:
 		}
+	}
+	return true
+}
+
+// look says which locks of others there are, and hangs the bell where they are.
+func (w *watching) look(ctx context.Context) (string, error) {
+	for {
+		all, err := w.once(ctx)
+		if err != nil {
+			return "", err
+		}
+		all = slices.DeleteFunc(all, func(l UpdateLock) bool { return l.Ours })
+		if !w.hang(all) {
+			return signature(all), nil
+		}
+		// Between the look and the bell it may have gone.
+	}
+}
+
+func (w *watching) once(ctx context.Context) (all []UpdateLock, err error) {
+	if w.bell == nil {
+		return w.f.look(ctx, false)
+	}
+	w.bell.without(func() { all, err = w.f.look(ctx, false) })
+	return all, err
+}
+
+// hang has the bell ring for these locks of others. Fresh: a folder is new, and what
+// happened there since the look is not told.
+func (w *watching) hang(all []UpdateLock) (fresh bool) {
+	if len(all) == 0 {
+		w.unhang()
+		return false
+	}
+	fresh, err := w.tryToHang(all)
+	if err != nil {
+		w.unhang()
+		if !w.deaf && !errors.Is(err, fs.ErrNotExist) {
+			w.deaf = true
+			w.f.log.Info().Err(err).Msg("the kernel does not tell when an update lock goes; looking twice a second")
+		}
+		return false
+	}
+	return fresh
+}
+
+func (w *watching) tryToHang(all []UpdateLock) (fresh bool, err error) {
+	if w.bell == nil {
+		if w.bell, err = w.f.newBell(); err != nil {
+			return false, err
+		}
+	}
+	root, err := openDir(w.f.root)
+	if err != nil {
+		return false, err
+	}
+	defer root.close()
+	return w.bell.follow(root, all, func(l UpdateLock) bool { return l.UID == w.f.uid && l.Kind == kindFile })
+}
+
+func (w *watching) unhang() {
+	if w.bell != nil {
+		w.bell.close()
+		w.bell = nil
 	}
 }
 

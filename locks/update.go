@@ -54,6 +54,8 @@ type Folder struct {
 	seen   string        // the locks of others when Observe last looked
 	looks  int           // how often it has
 	looked chan struct{} // closed and replaced when seen changes
+
+	newBell func() (*bell, error)
 }
 
 // held is a lock file that exists, is ours and is flocked by us.
@@ -76,7 +78,7 @@ func Open(cfg Config) *Folder {
 	f := &Folder{
 		root: filepath.Join(cfg.RunDir, "services"), uid: cfg.UID, log: cfg.Log,
 		turns: map[int64]chan struct{}{}, held: map[int64][]*held{}, own: map[fileID]bool{},
-		looked: make(chan struct{}),
+		looked: make(chan struct{}), newBell: newBell,
 	}
 	if f.uid == 0 {
 		f.uid = LockUID

@@ -800,6 +800,9 @@ func TestMain(m *testing.M) {
 func child(run, do string) int {
 	p := place{run: run}
 	f, ctx := p.open(), context.Background()
+	if path, ok := strings.CutPrefix(do, "flock "); ok {
+		return sitOn(path)
+	}
 	if do == "hold" {
 		fmt.Println(f.Take(ctx, 1, []string{"one", "two"}, false))
 		_, _ = io.ReadAll(os.Stdin) // until killed
@@ -827,6 +830,20 @@ func child(run, do string) int {
 	return 0
 }
 
+// sitOn has a flock on a file until a line comes, and then lives on without.
+func sitOn(path string) int {
+	file, err := os.Open(path)
+	if err == nil {
+		err = unix.Flock(int(file.Fd()), unix.LOCK_EX)
+	}
+	fmt.Println(err)
+	in := bufio.NewReader(os.Stdin)
+	_, _ = in.ReadString('\n')
+	_ = file.Close()
+	_, _ = in.ReadString('\n') // until killed
+	return 0
+}
+
 // addOne fails if somebody else is at it.
 func addOne(path string) error {
 	guard, err := os.OpenFile(path+".guard", os.O_CREATE|os.O_EXCL, 0o600)
@@ -841,6 +858,12 @@ func addOne(path string) error {
 
 func (p place) start(t *testing.T, do string) (*exec.Cmd, *bufio.Reader) {
 	t.Helper()
+	cmd, _, out := p.startWith(t, do)
+	return cmd, out
+}
+
+func (p place) startWith(t *testing.T, do string) (*exec.Cmd, io.Writer, *bufio.Reader) {
+	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
 	cmd.Env = append(os.Environ(), "LOCKS_TEST_RUN="+p.run, "LOCKS_TEST_DO="+do)
 	in, err := cmd.StdinPipe()
@@ -849,7 +872,7 @@ func (p place) start(t *testing.T, do string) (*exec.Cmd, *bufio.Reader) {
 	out, err := cmd.StdoutPipe()
 	must(t, err)
 	must(t, cmd.Start())
-	return cmd, bufio.NewReader(out)
+	return cmd, in, bufio.NewReader(out)
 }
 
 func TestTwoProcessesNeverHoldAtOnce(t *testing.T) {
@@ -933,10 +956,16 @@ func TestKilledWhileTaking(t *testing.T) {
 	p.want()
 }
 
-func TestWatch(t *testing.T) {
+// Where the kernel has nothing to give, Watch looks often.
+func TestWatchWithoutTheKernel(t *testing.T) {
 	p := newPlace(t)
 	synctest.Test(t, func(t *testing.T) {
 		f := p.open()
+		full := []error{unix.EMFILE, unix.ENOSPC}
+		f.newBell = func() (*bell, error) {
+			full = append(full[1:], full[0])
+			return nil, full[1]
+		}
 		ctx, cancel := context.WithCancel(t.Context())
 		hints := f.Watch(ctx)
 		look := func() {
