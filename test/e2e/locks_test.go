@@ -80,9 +80,10 @@ func (s *scene) told(command []string, parts ...string) {
 	s.Helper()
 	out, err := s.deckhand(append(command, "--data-dir", s.unit.DataDir)...)
 	s.must(err)
+	s.Logf("$ deckhand %s\n%s", strings.Join(command, " "), out)
 	for _, part := range parts {
 		if !strings.Contains(out, part) {
-			s.Errorf("%v does not say %q:\n%s", command, part, out)
+			s.Errorf("%v does not say %q", command, part)
 		}
 	}
 }

@@ -72,11 +72,7 @@ func TestRegistryDownBeforeAPull(t *testing.T) {
 			t.Errorf("the status does not tell enough: %+v", w)
 		}
 	}
-	out, err := s.deckhand("status", "--data-dir", s.unit.DataDir)
-	s.must(err)
-	if !strings.Contains(out, "network") || !strings.Contains(out, "fetch") {
-		t.Errorf("deckhand status does not tell what it waits for:\n%s", out)
-	}
+	s.told([]string{"status"}, "network", "fetch")
 	s.untouched(before)
 	s.must(s.registry.Mend())
 	s.converged(next, "new")
@@ -144,6 +140,7 @@ func TestCloudUnreachableAtStart(t *testing.T) {
 		}
 		return nil
 	})
+	s.told([]string{"status"}, "refused")
 
 	ctx, cancel := s.ctx()
 	defer cancel()
