@@ -42,14 +42,33 @@ func (f Field) SQL() string {
 // Resource is a table as the API shows it. A column without a Field is never
 // shown: the password of a user has none.
 type Resource struct {
-	Name   string
+	Name string
+	// Table is the table's name when it differs from Name.
+	Table  string
 	Fields []Field
+	// Navs lead to other resources.
+	Navs []Nav
+	// Keys are the natural keys: fields that together name one row.
+	Keys [][]string
 	// Users is the SQL condition for what a user sees (one ?: the user's id);
 	// "" when every user sees all rows.
 	Users string
 	// Devices is the same for a device (one ?: the device's id); "" when
 	// devices see nothing.
 	Devices string
+}
+
+// Nav is a way from the rows of one resource, alias t, to those of another,
+// alias u: the rows with t.Local = u.Remote. It has a row for each name that it
+// goes by.
+type Nav struct {
+	Name string
+	To   string // the resource
+	Many bool   // an array of rows, also when there can be one only
+	// Local and Remote are columns. Local may be an expression over t.
+	Local, Remote string
+	// Where limits the rows by more than the columns: SQL over u; empty: no.
+	Where string
 }
 
 // Field finds a field by name.
