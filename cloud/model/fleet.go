@@ -143,8 +143,8 @@ func (db *DB) CreateFleet(ctx context.Context, n NewFleet) (Fleet, error) {
 			return err
 		}
 		id, err = t.insert(ctx, `
-			INSERT INTO application (created_at, actor, organization, app_name, slug, uuid, is_for__device_type, is_of__class)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+			INSERT INTO application (created_at, actor, organization, app_name, slug, uuid, is_for__device_type, is_of__class, application_type)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, (SELECT id FROM application_type WHERE slug = 'default'))`,
 			millis(t.now), actor, org, n.Name, slug, n.UUID, deviceType, n.Class)
 		t.announce(OverviewTopic())
 		return conflictOn(err, "uuid")

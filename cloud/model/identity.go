@@ -201,7 +201,16 @@ func (db *DB) seed(ctx context.Context) error {
 				return err
 			}
 		}
-		return nil
+		if _, err := t.ExecContext(ctx, `
+			INSERT INTO application_type (created_at, slug, name, supports_multicontainer, needs__os_version_range)
+			VALUES (?, 'default', 'Default', TRUE, '>=2.11.0') ON CONFLICT (slug) DO NOTHING`, millis(t.now)); err != nil {
+			return err
+		}
+		// Clients look types up through their aliases only.
+		_, err := t.ExecContext(ctx, `
+			INSERT INTO device_type_alias (created_at, device_type, is_referenced_by__alias)
+			SELECT CAST(? AS BIGINT), id, slug FROM device_type WHERE TRUE ON CONFLICT (is_referenced_by__alias) DO NOTHING`, millis(t.now))
+		return err
 	})
 }
 

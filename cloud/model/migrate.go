@@ -19,7 +19,7 @@ const idColumn = "INTEGER PRIMARY KEY AUTOINCREMENT"
 // migrations are all steps of the schema, oldest first. A released file is
 // never edited; a change is a new file.
 func migrations() ([]string, error) {
-	names, err := fs.Glob(migrationFiles, "migrations/*.sql") // sorted
+	names, err := fs.Glob(migrationFiles, "migrations/*.up.sql") // sorted
 	if err != nil {
 		return nil, err
 	}
