@@ -24,6 +24,12 @@ const (
 	Create Verb = "create"
 	Update Verb = "update"
 	Delete Verb = "delete"
+	// Operate is making a device do something: restart, reboot, stop a service.
+	Operate Verb = "operate"
+	// Tunnel is opening connections to a device.
+	Tunnel Verb = "tunnel"
+	// Log is writing the log of a device.
+	Log Verb = "log"
 )
 
 // Caller is who asks.

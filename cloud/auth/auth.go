@@ -15,6 +15,7 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 
+	"deckhand/cloud/access"
 	"deckhand/cloud/model"
 )
 
@@ -94,6 +95,24 @@ type Actor struct {
 
 // Is says whether the actor is of that kind with that id.
 func (a Actor) Is(kind Kind, id int64) bool { return a.Kind == kind && a.ID == id }
+
+// Caller is the actor as the permissions see it.
+func (a Actor) Caller() access.Caller {
+	c := access.Caller{Role: access.Guest, ID: a.ID, Actor: a.ActorID, Name: a.Name}
+	switch a.Kind {
+	case None:
+	case User:
+		c.Role = access.User
+		if a.Key {
+			c.Role = access.UserKey
+		}
+	case Device:
+		c.Role = access.Device
+	case Fleet:
+		c.Role = access.Provisioning
+	}
+	return c
+}
 
 // ErrUnauthenticated says that no credential was given or that it is not
 // valid: answer 401. Any other error of Authenticate is a failure of the cloud.
