@@ -114,8 +114,8 @@ fuzz: ## each fuzz target for FUZZTIME=60s
 	$(call say,fuzz targets)
 	@FUZZTIME=$(FUZZTIME) scripts/fuzz.sh
 
-size: ## the device's binary for arm against its budget
-	$(call say,size of the device binary)
+size: ## the device's and the owner's binary for arm against their budgets
+	$(call say,sizes of the binaries)
 	@$(GO) test -tags size -count=1 -v -run '^TestSize' ./test/architecture
 
 bench: ## times and sizes beside the raw engine's, as a table

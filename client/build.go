@@ -11,7 +11,7 @@ import (
 	"net/url"
 	"strconv"
 
-	"deckhand/cloud/builder/event"
+	"deckhand/build/event"
 	"deckhand/state"
 )
 

@@ -15,7 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"deckhand/cloud/builder/event"
+	"deckhand/build/event"
 	"deckhand/state"
 )
 

@@ -1,9 +1,9 @@
-// Package builder turns a pushed project into a release: it builds all services of a
-// composition at once on a Docker-compatible engine, pushes the images to the registry and
-// keeps the rows of release and images up to date.
+// Package builder turns a pushed project into a release: package build builds its services,
+// this one pushes the images to the registry and keeps the rows of release and images up to
+// date.
 //
-// The flow of one push: ServeHTTP (who, which fleet, how large) → spool (the archive on
-// disk, fenced in) → job.prepare (composition, Dockerfiles) → job.record (rows) →
+// The flow of one push: ServeHTTP (who, which fleet, how large) → build.Spool (the archive on
+// disk, fenced in) → build.Prepare (composition, Dockerfiles) → job.record (rows) →
 // job.execute (cache, builds, pushes) → job.conclude (rows final, then the last word).
 // What happens on the way is a stream of events, which a sink words for its reader.
 package builder
@@ -23,6 +23,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"deckhand/build"
 	"deckhand/cloud/auth"
 	"deckhand/cloud/model"
 )
@@ -42,7 +43,7 @@ type Config struct {
 	Parallel   int    // services built at the same time in one build; 4 when 0
 	Builds     int    // builds at the same time; 2 when 0
 	WallTime   time.Duration
-	Limits     Limits // DefaultLimits when zero
+	Limits     build.Limits // build.DefaultLimits when zero
 	Log        zerolog.Logger
 }
 
@@ -55,11 +56,11 @@ const (
 type Builder struct {
 	db       *model.DB
 	auth     Auth
-	engine   *engine
+	engine   *build.Engine
 	dir      string
 	parallel int
 	wallTime time.Duration
-	limits   Limits
+	limits   build.Limits
 	log      zerolog.Logger
 
 	slots   chan struct{}
@@ -72,7 +73,7 @@ type Builder struct {
 // New makes a builder. It does not talk to the engine yet: one that is away is reported
 // to those who push.
 func New(cfg Config) (*Builder, error) {
-	eng, err := newEngine(cfg.EngineHost)
+	eng, err := build.NewEngine(cfg.EngineHost)
 	if err != nil {
 		return nil, fmt.Errorf("start builder: %w", err)
 	}
@@ -88,8 +89,8 @@ func New(cfg Config) (*Builder, error) {
 	if cfg.WallTime <= 0 {
 		cfg.WallTime = defaultWallTime
 	}
-	if cfg.Limits == (Limits{}) {
-		cfg.Limits = DefaultLimits()
+	if cfg.Limits == (build.Limits{}) {
+		cfg.Limits = build.DefaultLimits()
 	}
 	b := &Builder{
 		db: cfg.DB, auth: cfg.Auth, engine: eng, dir: cfg.Dir,
@@ -104,7 +105,7 @@ func New(cfg Config) (*Builder, error) {
 func (b *Builder) Close() error {
 	b.stop()
 	b.active.Wait()
-	return b.engine.api.Close()
+	return b.engine.Close()
 }
 
 // untilStopped ends a build's context when the builder is closed. The function it returns
@@ -208,8 +209,8 @@ func (b *Builder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}()
 	var spoolErr error
-	j.src, spoolErr = spool(r.Body, dir, b.limits)
-	if errors.Is(spoolErr, errTooLarge) {
+	j.src, spoolErr = build.Spool(r.Body, dir, b.limits)
+	if errors.Is(spoolErr, build.ErrTooLarge) {
 		refuseRequest(w, http.StatusRequestEntityTooLarge)
 		return
 	}

@@ -17,9 +17,10 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"deckhand/build"
+	"deckhand/build/event"
 	"deckhand/client"
 	"deckhand/cloud/builder"
-	"deckhand/cloud/builder/event"
 	"deckhand/cloud/cloudtest"
 	"deckhand/cloud/model"
 )
@@ -69,7 +70,7 @@ func newWorld(t *testing.T) *world {
 	w.builder, err = builder.New(builder.Config{
 		DB: w.DB, Auth: w.Auth, EngineHost: strings.Replace(engine.URL, "http://", "tcp://", 1),
 		Dir: filepath.Join(t.TempDir(), "builds"), Log: zerolog.Nop(),
-		Limits: builder.Limits{Compressed: 1 << 20, Uncompressed: 1 << 20, Entries: 100},
+		Limits: build.Limits{Compressed: 1 << 20, Uncompressed: 1 << 20, Entries: 100},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -4,20 +4,26 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
 
-	"deckhand/cloud/builder/event"
+	"deckhand/build"
+	"deckhand/build/event"
 	"deckhand/cloud/model"
+)
+
+// Labels that let a later build of the same service find this image on the engine.
+const (
+	fleetLabel   = "io.balena.build.fleet"
+	serviceLabel = "io.balena.build.service"
 )
 
 // cached is what an earlier release offers one service's build.
 type cached struct {
-	hash string   // digest of the earlier image's manifest
-	ref  string   // under which it was pulled; "" when it was not
-	from []string // what the engine is told to look for steps in; empty: all it has
-	here bool     // the engine had it before
+	build.Cached
+	here bool // the engine had it before
 }
 
 const (
@@ -35,12 +41,12 @@ func (j *job) pullCache(ctx context.Context) map[string]cached {
 	}
 	for _, img := range images {
 		if img.ContentHash != "" {
-			cache[img.Service] = cached{hash: img.ContentHash, ref: img.Location + "@" + img.ContentHash}
+			cache[img.Service] = cached{Cached: build.Cached{Digest: img.ContentHash, Ref: img.Location + "@" + img.ContentHash}}
 		}
 	}
 	if len(cache) == 0 || j.opts.nocache {
 		for name, c := range cache {
-			c.ref = ""
+			c.Ref = ""
 			cache[name] = c
 		}
 		j.out.emit(event.Event{Type: event.Phase, Name: event.PhaseCache, State: event.Skipped})
@@ -52,18 +58,18 @@ func (j *job) pullCache(ctx context.Context) map[string]cached {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, j.b.parallel)
-	for _, s := range j.project.services {
-		c, ok := cache[s.name]
-		if !ok || s.build == nil {
+	for _, s := range j.build.Services() {
+		c, ok := cache[s.Name]
+		if !ok || !s.Built() {
 			continue
 		}
 		wg.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			c := j.pullOne(ctx, s.name, c)
+			c := j.pullOne(ctx, s.Name, c)
 			mu.Lock()
 			defer mu.Unlock()
-			cache[s.name] = c
+			cache[s.Name] = c
 		})
 	}
 	wg.Wait()
@@ -72,28 +78,28 @@ func (j *job) pullCache(ctx context.Context) map[string]cached {
 }
 
 func (j *job) pullOne(ctx context.Context, service string, c cached) cached {
-	repository := model.Repository(c.ref[:len(c.ref)-len("@"+c.hash)])
-	c.here = j.b.engine.has(ctx, c.ref)
+	repository := model.Repository(c.Ref[:len(c.Ref)-len("@"+c.Digest)])
+	c.here = j.b.engine.Has(ctx, c.Ref)
 	var err error
 	if !c.here {
 		var token string
 		token, err = j.b.registryToken(j.user.subject, []string{repository}, "pull")
 		if err == nil {
-			err = j.b.engine.pull(ctx, c.ref, tokenAuth(token), j.target.platform, &transfer{}, nil)
+			err = j.b.engine.Pull(ctx, c.Ref, build.TokenAuth(token), j.build.Platform(), nil, nil)
 		}
 	}
 	if err != nil {
 		j.log.Info().Err(err).Str("service", service).Msg("no cache image")
-		c.ref = ""
+		c.Ref = ""
 		return c
 	}
 	// Naming sources switches the engine's own cache off, so what it has is named too: the
 	// stages of multi-stage builds and steps of failed ones are only there.
-	mine := j.b.engine.imageIDs(ctx, fleetLabel+"="+fmt.Sprint(j.fleet.ID), serviceLabel+"="+service)
-	c.from = append([]string{c.ref}, mine...)
-	for _, id := range j.b.engine.imageIDs(ctx) {
-		if len(c.from) < mostSources && !slices.Contains(mine, id) {
-			c.from = append(c.from, id)
+	mine := j.b.engine.ImageIDs(ctx, fleetLabel+"="+fmt.Sprint(j.fleet.ID), serviceLabel+"="+service)
+	c.From = append([]string{c.Ref}, mine...)
+	for _, id := range j.b.engine.ImageIDs(ctx) {
+		if len(c.From) < mostSources && !slices.Contains(mine, id) {
+			c.From = append(c.From, id)
 		}
 	}
 	return c
@@ -104,9 +110,18 @@ func (j *job) pullOne(ctx context.Context, service string, c cached) cached {
 func (j *job) dropCache(cache map[string]cached) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	for _, name := range sortedKeys(cache) {
-		if cache[name].ref != "" && !cache[name].here {
-			j.b.engine.untag(ctx, cache[name].ref)
+	for _, name := range slices.Sorted(maps.Keys(cache)) {
+		if cache[name].Ref != "" && !cache[name].here {
+			j.b.engine.Untag(ctx, cache[name].Ref)
 		}
 	}
+}
+
+// offers is what a cache is to a build.
+func offers(cache map[string]cached) map[string]build.Cached {
+	out := make(map[string]build.Cached, len(cache))
+	for service, c := range cache {
+		out[service] = c.Cached
+	}
+	return out
 }

@@ -22,10 +22,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/rs/zerolog"
 
+	"deckhand/build/event"
 	"deckhand/client"
 	"deckhand/cloud/auth"
 	"deckhand/cloud/builder"
-	"deckhand/cloud/builder/event"
 	"deckhand/cloud/model"
 	"deckhand/cloud/registry"
 	"deckhand/test/dockerd"

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"deckhand/cloud/builder/event"
+	"deckhand/build/event"
 )
 
 // message is one element of the array that balena's own tools read.
@@ -19,10 +19,6 @@ type message struct {
 	Resource  string `json:"resource,omitempty"`
 	Value     any    `json:"value,omitempty"`
 }
-
-// engineLine is an event that only this renderer shows: a line of the engine about its
-// own work, which the event stream tells as steps.
-const engineLine = "engine.line"
 
 const (
 	red    = 31
@@ -57,7 +53,7 @@ func (h *hosted) messages(e event.Event) []message {
 		return h.phase(e)
 	case event.ServiceState:
 		return h.service(e)
-	case event.Log, engineLine:
+	case event.Log, event.EngineLine:
 		return h.say(e.Service, serviceColour(e.Service), e.Text, false)
 	case event.Progress:
 		return h.progress(e)

@@ -7,12 +7,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
 
-	"deckhand/cloud/builder/event"
+	"deckhand/build"
+	"deckhand/build/event"
 	"deckhand/cloud/model"
 )
 
@@ -35,18 +38,13 @@ type job struct {
 	fleet model.Fleet
 	user  caller
 	opts  options
-	src   *source
+	src   *build.Source
 	out   *stream
 	log   zerolog.Logger
 	begun time.Time
 
-	onDevice bool // there is neither release nor registry: images stay on the engine
-
 	commit  string
-	meta    metadata
-	project *project
-	recipes map[string]recipe
-	target  target
+	build   *build.Build
 	release model.Release
 	images  map[string]model.Image
 }
@@ -56,14 +54,6 @@ type caller struct {
 	id      int64 // of the user
 	name    string
 	subject string // for registry tokens
-}
-
-// target is the machine that images are made for, in the engine's terms.
-type target struct {
-	machine
-	goarch   string // what an image must say it is for; "" when unknown
-	platform string // asked of the engine; "" when it is the engine's own
-	worker   string
 }
 
 // run takes a push whose client listens to its end. It is false when the builder broke
@@ -101,33 +91,13 @@ func (j *job) safely(do func()) (whole bool) {
 
 // prepare checks everything that can be checked before there is a release.
 func (j *job) prepare(ctx context.Context) error {
+	j.commit = newCommit()
 	var err error
-	if !j.onDevice {
-		j.commit = newCommit()
-	}
-	if j.meta, err = readMetadata(j.src); err != nil {
-		return err
-	}
-	if j.project, err = loadProject(ctx, j.src, j.opts.dockerfile); err != nil {
-		return err
-	}
-	m := machine{deviceType: j.fleet.DeviceType, arch: j.fleet.Arch}
-	j.recipes = map[string]recipe{}
-	for _, s := range j.project.services {
-		if s.build == nil {
-			continue
-		}
-		vars := templateVars(m, j.fleet.Name, s.name, j.commit)
-		if j.recipes[s.name], err = findDockerfile(j.src, s, m, vars); err != nil {
-			return err
-		}
-	}
-	arch, err := j.b.engine.arch(ctx)
-	if err != nil {
-		return err
-	}
-	j.target = targetFor(m, arch)
-	return nil
+	j.build, err = build.Prepare(ctx, j.b.engine, build.Order{
+		Source: j.src, App: j.fleet.Name, Commit: j.commit, DeviceType: j.fleet.DeviceType, Arch: j.fleet.Arch,
+		Dockerfile: j.opts.dockerfile, NoCache: j.opts.nocache, Events: j.out.emit,
+	})
+	return err
 }
 
 func newCommit() string {
@@ -136,31 +106,15 @@ func newCommit() string {
 	return hex.EncodeToString(b)
 }
 
-func targetFor(m machine, engineArch string) target {
-	platforms := map[string][2]string{
-		"amd64":    {"amd64", "linux/amd64"},
-		"i386":     {"386", "linux/386"},
-		"i386-nlp": {"386", "linux/386"},
-		"aarch64":  {"arm64", "linux/arm64/v8"},
-		"armv7hf":  {"arm", "linux/arm/v7"},
-		"rpi":      {"arm", "linux/arm/v6"},
-	}
-	t := target{machine: m, goarch: platforms[m.arch][0], worker: "this machine's engine (" + engineArch + ")"}
-	if t.goarch != engineArch {
-		t.platform = platforms[m.arch][1]
-	}
-	return t
-}
-
 // record makes the rows of the release: from here on every way out goes through finish.
 func (j *job) record(ctx context.Context) error {
-	composition, err := json.Marshal(j.project.composition)
+	composition, err := json.Marshal(j.build.Composition())
 	if err != nil {
 		return fmt.Errorf("write composition: %w", err)
 	}
 	j.release, err = j.b.db.CreateRelease(ctx, model.NewRelease{
 		Fleet: j.fleet.ID, Commit: j.commit, Source: "cloud", Composition: composition,
-		Final: !j.opts.draft, Semver: j.meta.semver, User: j.user.id,
+		Final: !j.opts.draft, Semver: j.build.Version(), User: j.user.id,
 	})
 	if err != nil {
 		return err
@@ -171,15 +125,15 @@ func (j *job) record(ctx context.Context) error {
 		Draft: j.opts.draft, Semver: j.release.RawVersion,
 	})
 	j.images = map[string]model.Image{}
-	for _, s := range j.project.services {
+	for _, s := range j.build.Services() {
 		img, err := j.b.db.AddImage(ctx, model.NewImage{
-			Release: j.release.ID, Service: s.name, Labels: s.labels, Environment: s.environment,
+			Release: j.release.ID, Service: s.Name, Labels: s.Labels, Environment: s.Environment,
 		})
 		if err != nil {
 			j.conclude(ctx, event.StatusError, nil)
 			return fmt.Errorf("the release could not be stored: %w", err)
 		}
-		j.images[s.name] = img
+		j.images[s.Name] = img
 	}
 	return nil
 }
@@ -192,19 +146,19 @@ func (j *job) execute(ctx context.Context) {
 	defer cancel(nil)
 	defer j.watch(cancel)()
 
-	outcomes := map[string]*outcome{}
+	outcomes := map[string]*build.Outcome{}
 	if j.b.takeSlot(ctx, func(position int) {
 		j.out.emit(event.Event{Type: event.BuildQueued, Position: position})
 	}) {
 		defer j.b.freeSlot()
-		j.announce()
+		j.build.Announce(j.fleet.Slug, j.user.name)
 		cache := j.pullCache(ctx)
-		outcomes = j.makeAll(ctx, cache)
+		outcomes = j.build.Run(ctx, destination{j}, j.b.parallel, offers(cache))
 		j.dropCache(cache)
 	}
 	status := event.StatusSuccess
 	for _, o := range outcomes {
-		status = worse(status, o.status())
+		status = build.Worse(status, o.Status)
 	}
 	if cause := context.Cause(ctx); cause != nil {
 		status = statusOf(cause)
@@ -220,16 +174,6 @@ func statusOf(cause error) string {
 		return event.StatusFailed
 	}
 	return event.StatusCancelled
-}
-
-// worse is the one of two outcomes that a person should hear of.
-func worse(a, b string) string {
-	for _, s := range []string{event.StatusError, event.StatusFailed, event.StatusCancelled} {
-		if a == s || b == s {
-			return s
-		}
-	}
-	return a
 }
 
 // watch cancels the build when its release is cancelled from elsewhere. The function it
@@ -258,35 +202,17 @@ func (j *job) watch(cancel context.CancelCauseFunc) func() {
 	}
 }
 
-func (j *job) announce() {
-	e := event.Event{
-		Type: event.BuildStarted, Fleet: j.fleet.Slug, User: j.user.name, Arch: j.target.arch,
-		DeviceType: j.target.deviceType, Worker: j.target.worker,
-	}
-	for _, s := range j.project.services {
-		if s.build != nil {
-			e.Services = append(e.Services, event.Service{Name: s.name, Kind: "build", Context: s.context})
-		} else {
-			e.Services = append(e.Services, event.Service{Name: s.name, Kind: "image", Image: s.image})
-		}
-	}
-	j.out.emit(e)
-	for _, w := range append(j.meta.warnings, j.project.warnings...) {
-		j.out.emit(event.Event{Type: event.Warning, Code: "project", Message: w})
-	}
-}
-
 // conclude finalises the rows and only then says how the build ended: a client that
 // leaves at once sees the final state.
-func (j *job) conclude(ctx context.Context, status string, outcomes map[string]*outcome) {
+func (j *job) conclude(ctx context.Context, status string, outcomes map[string]*build.Outcome) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
 	result := event.Event{
 		Type: event.BuildResult, Status: status, ReleaseID: j.release.ID, Commit: j.commit,
 		DurationMS: time.Since(j.begun).Milliseconds(),
 	}
-	for _, s := range j.project.services {
-		if o := outcomes[s.name]; o != nil {
+	for _, s := range j.build.Services() {
+		if o := outcomes[s.Name]; o != nil {
 			result.Services = append(result.Services, o.Service)
 		}
 	}
@@ -313,9 +239,9 @@ func (j *job) conclude(ctx context.Context, status string, outcomes map[string]*
 }
 
 // closeImages ends the rows of images that never got to an outcome of their own.
-func (j *job) closeImages(ctx context.Context, status string, outcomes map[string]*outcome) {
-	for _, name := range sortedKeys(j.images) {
-		if o := outcomes[name]; o != nil && o.stored {
+func (j *job) closeImages(ctx context.Context, status string, outcomes map[string]*build.Outcome) {
+	for _, name := range slices.Sorted(maps.Keys(j.images)) {
+		if o := outcomes[name]; o != nil && o.Stored {
 			continue
 		}
 		if err := j.b.db.FinishImage(ctx, j.images[name].ID, model.ImageResult{Status: status}); err != nil {

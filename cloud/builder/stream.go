@@ -3,12 +3,15 @@ package builder
 import (
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"deckhand/cloud/builder/event"
+	"deckhand/build"
+	"deckhand/build/event"
 )
 
 const (
@@ -29,7 +32,7 @@ type stream struct {
 	mu       sync.Mutex
 	out      sink // nil for detached builds
 	gone     bool // the client does not read any more
-	seq      int
+	sequence event.Sequence
 	wrote    time.Time
 	said     time.Time
 	overview *hosted
@@ -47,15 +50,11 @@ func (s *stream) emit(e event.Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	e.V, e.T = event.Version, now.UTC().Truncate(time.Millisecond)
-	if e.Type != engineLine {
-		s.seq++
-		e.Seq = s.seq
-	}
+	s.sequence.Stamp(&e, now)
 	if e.Type == event.ServiceState {
 		s.states[e.Service] = e.State
 	}
-	if e.Type != engineLine && e.Type != event.Log && e.Type != event.Progress {
+	if e.Type != event.EngineLine && e.Type != event.Log && e.Type != event.Progress {
 		s.note(e)
 	}
 	s.said = now
@@ -74,7 +73,7 @@ func (s *stream) send(do func() error) {
 func (s *stream) note(e event.Event) {
 	for _, m := range s.overview.messages(e) {
 		if m.Message != "" && !m.Replace && s.log.Len() < 900_000 {
-			s.log.WriteString(ansi.ReplaceAllString(m.Message, "") + "\n")
+			s.log.WriteString(build.Plain(m.Message) + "\n")
 		}
 	}
 }
@@ -87,7 +86,7 @@ func (s *stream) overviewWith(e event.Event) string {
 	text := s.log.String()
 	for _, m := range copied.messages(e) {
 		if m.Message != "" {
-			text += ansi.ReplaceAllString(m.Message, "") + "\n"
+			text += build.Plain(m.Message) + "\n"
 		}
 	}
 	return text
@@ -114,7 +113,7 @@ func (s *stream) tick(now time.Time) {
 		s.send(func() error { return s.out.beat() })
 	}
 	var running []string
-	for _, name := range sortedKeys(s.states) {
+	for _, name := range slices.Sorted(maps.Keys(s.states)) {
 		if st := s.states[name]; st == event.Building || st == event.Pulling || st == event.Pushing {
 			running = append(running, name)
 		}
@@ -193,7 +192,7 @@ func (a *array) close() error {
 type lines struct{ out flusher }
 
 func (l *lines) write(e event.Event) error {
-	if e.Type == engineLine {
+	if e.Type == event.EngineLine {
 		return nil
 	}
 	data, err := json.Marshal(e)

@@ -2,64 +2,19 @@ package builder
 
 import (
 	"encoding/json"
+	"flag"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
-	"deckhand/cloud/builder/event"
+	"deckhand/build/event"
 )
 
-func TestLinesAreWhole(t *testing.T) {
-	for what, c := range map[string]struct {
-		fragments []string
-		want      []string
-	}{
-		"a line in pieces":          {[]string{"Step 1/2 : FROM x", "\n", "he", "llo\n"}, []string{"Step 1/2 : FROM x", "hello"}},
-		"many lines in one":         {[]string{"a\nb\nc\n"}, []string{"a", "b", "c"}},
-		"no break before an engine": {[]string{"tail", "Removing intermediate container 1\n"}, []string{"tail", "Removing intermediate container 1"}},
-		"no break at the end":       {[]string{"last"}, []string{"last"}},
-		"overwritten":               {[]string{"10%\r", "50%\r", "100%\r\n"}, []string{"100%"}},
-		"stderr":                    {[]string{"out", "\x1b[91merr\n\x1b[0m", "more\n"}, []string{"out", "!err", "more"}},
-		"colours":                   {[]string{"\x1b[1;31mred\x1b[0m\n"}, []string{"red"}},
-	} {
-		var a assembler
-		var got []string
-		collect := func(lines []line) {
-			for _, l := range lines {
-				if l.stderr {
-					l.text = "!" + l.text
-				}
-				got = append(got, l.text)
-			}
-		}
-		for _, f := range c.fragments {
-			collect(a.add(f))
-		}
-		collect(a.flush())
-		if diff := cmp.Diff(c.want, got); diff != "" {
-			t.Errorf("%s (-want +got):\n%s", what, diff)
-		}
-	}
-}
-
-func TestALongLogKeepsBothEnds(t *testing.T) {
-	var l buildLog
-	l.add("the beginning")
-	for range 40_000 {
-		l.add(strings.Repeat("x", 60))
-	}
-	l.add("the error")
-	text := l.String()
-	if len(text) > 1_500_000 || !strings.HasPrefix(text, "the beginning\n") || !strings.HasSuffix(text, "\nthe error") || !strings.Contains(text, "left out") {
-		t.Errorf("%d bytes, from %.20q to %q", len(text), text, text[len(text)-20:])
-	}
-	if diff := cmp.Diff([]string{"the error"}, l.last(1)); diff != "" {
-		t.Error(diff)
-	}
-}
+var update = flag.Bool("update", false, "rewrite golden files")
 
 // aBuild is a build of two services of which one fails.
 func aBuild() []event.Event {
@@ -72,7 +27,7 @@ func aBuild() []event.Event {
 		{Type: event.Warning, Message: "service web: service.expose is ignored"},
 		{Type: event.Phase, Name: event.PhaseCache, State: event.Skipped},
 		{Type: event.ServiceState, Service: "web", State: event.Building},
-		{Type: engineLine, Service: "web", Text: "Step 1/2 : FROM scratch"},
+		{Type: event.EngineLine, Service: "web", Text: "Step 1/2 : FROM scratch"},
 		{Type: event.Log, Service: "web", Text: "compiling <all> & more"},
 		{Type: event.ServiceState, Service: "database", State: event.Pushing},
 		{Type: event.Heartbeat, Running: []string{"web"}},
@@ -97,7 +52,19 @@ func TestWhatBalenasToolsRead(t *testing.T) {
 	if err := json.Unmarshal(rec.Body.Bytes(), &elements); err != nil {
 		t.Fatalf("not one array: %v\n%s", err, rec.Body)
 	}
-	golden(t, "testdata/hosted.json", rec.Body.String())
+	const golden = "testdata/hosted.json"
+	if *update {
+		if err := os.WriteFile(golden, rec.Body.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), rec.Body.String()); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
 	if !strings.HasPrefix(rec.Body.String(), "[\n{") || !strings.HasSuffix(rec.Body.String(), "}\n]\n") {
 		t.Errorf("layout: %q", rec.Body)
 	}
@@ -115,7 +82,7 @@ func TestEventsAreNumberedWithoutGaps(t *testing.T) {
 		if err := json.Unmarshal([]byte(text), &e); err != nil {
 			t.Fatal(err)
 		}
-		if e.Seq != i+1 || e.V != 1 || e.T.IsZero() || e.Type == engineLine {
+		if e.Seq != i+1 || e.V != 1 || e.T.IsZero() || e.Type == event.EngineLine {
 			t.Errorf("event %d: %s", i+1, text)
 		}
 	}

@@ -15,9 +15,9 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"deckhand/build"
+	"deckhand/build/event"
 	"deckhand/client"
-	"deckhand/cloud/builder"
-	"deckhand/cloud/builder/event"
 )
 
 // enginePort is where the engine of a device under development listens.
@@ -74,10 +74,10 @@ func (c *pushCmd) buildOn(ctx context.Context, s *session, engine string, info c
 	defer func() { _ = reader.Close(); <-packed }()
 	show, finish := c.renderer(s, newRecord(func(string) string { return "" }))
 	began := time.Now()
-	composition, result, err := builder.BuildOnDevice(ctx, builder.OnDevice{
+	composition, result, err := build.OnDevice{
 		Engine: engine, DeviceType: info.DeviceType, Arch: info.Arch,
 		Archive: reader, Dir: dir, Dockerfile: c.Dockerfile, NoCache: c.Nocache, Events: show,
-	})
+	}.Do(ctx)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
@@ -118,7 +118,7 @@ func deviceApps(composition map[string]any) map[string]any {
 		services[strconv.Itoa(i+1)] = out
 	}
 	return map[string]any{"1": map[string]any{
-		"name": builder.DeviceApp, "commit": builder.DeviceCommit, "releaseId": "1",
+		"name": build.DeviceApp, "commit": build.DeviceCommit, "releaseId": "1",
 		"services": services, "volumes": part("volumes"), "networks": part("networks"),
 	}}
 }

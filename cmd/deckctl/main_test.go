@@ -13,8 +13,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"deckhand/build/event"
 	"deckhand/client"
-	"deckhand/cloud/builder/event"
 	"deckhand/cloud/cloudtest"
 	"deckhand/cloud/device"
 	"deckhand/cloud/odata"

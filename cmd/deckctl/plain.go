@@ -8,7 +8,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"deckhand/cloud/builder/event"
+	"deckhand/build/event"
 )
 
 // plainView shows a build line by line, each with the time since its start and the name of

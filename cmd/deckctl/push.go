@@ -10,8 +10,8 @@ import (
 	"os"
 	"time"
 
+	"deckhand/build/event"
 	"deckhand/client"
-	"deckhand/cloud/builder/event"
 	"deckhand/state"
 )
 

@@ -8,7 +8,7 @@ import (
 	"slices"
 	"strconv"
 
-	"deckhand/cloud/builder/event"
+	"deckhand/build/event"
 )
 
 // keptBuilds is how many builds' logs stay on the disk.

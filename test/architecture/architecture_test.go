@@ -25,6 +25,7 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 const (
 	root   = "../.."
 	device = "./cmd/deckhand"
+	owner  = "./cmd/deckctl"
 	golden = "testdata/deps.txt"
 )
 
@@ -65,7 +66,7 @@ func TestDeviceDependencies(t *testing.T) {
 	slices.Sort(now)
 
 	for _, dep := range now {
-		for _, never := range []string{"deckhand/cloud", "deckhand/client", "deckhand/test"} {
+		for _, never := range []string{"deckhand/build", "deckhand/cloud", "deckhand/client", "deckhand/test"} {
 			if dep == never || strings.HasPrefix(dep, never+"/") {
 				t.Errorf("%s links %s: the device knows the cloud only through uplink", device, dep)
 			}
@@ -88,6 +89,17 @@ func TestDeviceDependencies(t *testing.T) {
 	}
 	if diff := cmp.Diff(strings.Fields(string(want)), now); diff != "" {
 		t.Errorf("dependencies of %s changed (-want +now); if wanted: make update-goldens\n%s", device, diff)
+	}
+}
+
+// Who pushes to a device needs neither the cloud nor its database.
+func TestOwnersProgramWithoutCloud(t *testing.T) {
+	for _, dep := range strings.Fields(string(run(t, "go", "list", "-deps", owner))) {
+		for _, never := range []string{"deckhand/cloud", "database/sql", "modernc.org/sqlite"} {
+			if dep == never || strings.HasPrefix(dep, never+"/") {
+				t.Errorf("%s links %s: what it shares with the cloud belongs to package build", owner, dep)
+			}
+		}
 	}
 }
 

@@ -12,8 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"deckhand/build/event"
 	"deckhand/client"
-	"deckhand/cloud/builder/event"
 )
 
 // CloudConfig says what a cloud is made of.

@@ -1,4 +1,4 @@
-package builder
+package build
 
 import (
 	"go.yaml.in/yaml/v4"

@@ -1,4 +1,4 @@
-package builder
+package build
 
 import (
 	"errors"
@@ -31,7 +31,7 @@ func (m metadata) arguments(service string) map[string]string {
 }
 
 // readMetadata reads the release contract and the folder .balena.
-func readMetadata(src *source) (metadata, error) {
+func readMetadata(src *Source) (metadata, error) {
 	m := metadata{registries: map[string]registry.AuthConfig{}}
 	if err := m.readContract(src); err != nil {
 		return m, err
@@ -46,7 +46,7 @@ func readMetadata(src *source) (metadata, error) {
 	return m, m.readSecrets(src, dir)
 }
 
-func metadataFolder(src *source) (string, error) {
+func metadataFolder(src *Source) (string, error) {
 	var found []string
 	for _, dir := range []string{".balena", ".resin"} {
 		if slices.ContainsFunc(src.names(), func(name string) bool { return strings.HasPrefix(name, dir+"/") }) {
@@ -63,7 +63,7 @@ func metadataFolder(src *source) (string, error) {
 }
 
 // readContract takes the version from the project's own balena.yml.
-func (m *metadata) readContract(src *source) error {
+func (m *metadata) readContract(src *Source) error {
 	if !src.has("balena.yml") {
 		return nil
 	}
@@ -81,7 +81,7 @@ func (m *metadata) readContract(src *source) error {
 	return nil
 }
 
-func readYAML(src *source, name string, into any) error {
+func readYAML(src *Source, name string, into any) error {
 	data, err := src.readFile(name, composeFileLimit)
 	if err != nil {
 		return err
@@ -94,7 +94,7 @@ func readYAML(src *source, name string, into any) error {
 
 // readVariables reads build variables. Build secrets are refused: without a way to give
 // them to a RUN step they would end in a layer.
-func (m *metadata) readVariables(src *source, dir string) error {
+func (m *metadata) readVariables(src *Source, dir string) error {
 	var file string
 	for _, name := range []string{"balena.yml", "balena.yaml", "balena.json", "resin.yml", "resin.yaml", "resin.json"} {
 		if !src.has(dir + "/" + name) {
@@ -165,7 +165,7 @@ func variableList(v any) (map[string]string, error) {
 const hubRegistry = "https://index.docker.io/v1/"
 
 // readSecrets reads the credentials of other registries.
-func (m *metadata) readSecrets(src *source, dir string) error {
+func (m *metadata) readSecrets(src *Source, dir string) error {
 	for _, name := range []string{"registry-secrets.json", "registry-secrets.yml", "registry-secrets.yaml"} {
 		file := dir + "/" + name
 		if !src.has(file) {

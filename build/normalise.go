@@ -1,4 +1,4 @@
-package builder
+package build
 
 import (
 	"fmt"
@@ -14,7 +14,7 @@ import (
 
 // normaliser brings one loaded compose project into the form that releases store.
 type normaliser struct {
-	src *source
+	src *Source
 	out *project
 }
 
@@ -128,7 +128,7 @@ func (n *normaliser) service(name string, s *types.ServiceConfig, fields map[str
 	if err := n.volumes(name, s, fields); err != nil {
 		return err
 	}
-	out := service{name: name, image: s.Image, labels: s.Labels, environment: plainEnvironment(s.Environment)}
+	out := Service{Name: name, Labels: s.Labels, Environment: plainEnvironment(s.Environment), image: s.Image}
 	if s.Build != nil {
 		if err := n.build(name, s, fields, &out); err != nil {
 			return err
@@ -437,7 +437,7 @@ func bindFeatures(name string, binds []string) ([]string, error) {
 	return features, nil
 }
 
-func (n *normaliser) build(name string, s *types.ServiceConfig, fields map[string]any, out *service) error {
+func (n *normaliser) build(name string, s *types.ServiceConfig, fields map[string]any, out *Service) error {
 	b := child(fields, "build")
 	maps.DeleteFunc(b, func(key string, _ any) bool { return strings.HasPrefix(key, "x-") })
 	allowed := allowedBuildFields()

@@ -1,4 +1,4 @@
-package builder
+package build
 
 import (
 	"fmt"
@@ -34,7 +34,7 @@ type recipe struct {
 // findDockerfile chooses among the files of a context: one for the device type beats one
 // for the architecture, that beats a template, that beats the plain file, although the
 // compose file names the plain one.
-func findDockerfile(src *source, svc service, m machine, vars map[string]string) (recipe, error) {
+func findDockerfile(src *Source, svc Service, m machine, vars map[string]string) (recipe, error) {
 	asked := svc.dockerfile
 	wanted := asked
 	if wanted == "" {
@@ -54,11 +54,11 @@ func findDockerfile(src *source, svc service, m machine, vars map[string]string)
 		}
 	}
 	if rank == 0 {
-		return recipe{}, missingDockerfile(svc.name, asked, files)
+		return recipe{}, missingDockerfile(svc.Name, asked, files)
 	}
 	text, err := src.readFile(files[best], dockerfileLimit)
 	if err != nil {
-		return recipe{}, fmt.Errorf("service %s: %w", svc.name, err)
+		return recipe{}, fmt.Errorf("service %s: %w", svc.Name, err)
 	}
 	r.text = string(text)
 	if r.kind == plainDockerfile {
@@ -68,7 +68,7 @@ func findDockerfile(src *source, svc service, m machine, vars map[string]string)
 		r.name = strings.TrimSuffix(best, path.Ext(best))
 	}
 	if r.text, err = substitute(r.text, vars); err != nil {
-		return recipe{}, fmt.Errorf("service %s: %s: %w", svc.name, best, err)
+		return recipe{}, fmt.Errorf("service %s: %s: %w", svc.Name, best, err)
 	}
 	r.changed = true
 	r.without = []string{"Dockerfile", wanted}

@@ -1,4 +1,4 @@
-package builder
+package build
 
 import (
 	"archive/tar"
@@ -45,9 +45,9 @@ func archive(t *testing.T, headers ...tar.Header) *bytes.Buffer {
 	return &out
 }
 
-func unpacked(t *testing.T, headers ...tar.Header) *source {
+func unpacked(t *testing.T, headers ...tar.Header) *Source {
 	t.Helper()
-	src, err := spool(archive(t, headers...), t.TempDir(), DefaultLimits())
+	src, err := Spool(archive(t, headers...), t.TempDir(), DefaultLimits())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func unpacked(t *testing.T, headers ...tar.Header) *source {
 }
 
 // sources makes a spooled project of names and texts.
-func sources(t *testing.T, files map[string]string) *source {
+func sources(t *testing.T, files map[string]string) *Source {
 	t.Helper()
 	var headers []tar.Header
 	for _, name := range slices.Sorted(maps.Keys(files)) {
@@ -86,7 +86,7 @@ func TestHostileArchivesAreRefused(t *testing.T) {
 			{Name: "d/x", Uname: "x"},
 		}, "unpack d/x"},
 	} {
-		src, err := spool(archive(t, c.headers...), t.TempDir(), small)
+		src, err := Spool(archive(t, c.headers...), t.TempDir(), small)
 		if err == nil {
 			_ = src.Close()
 			t.Errorf("%s: accepted", what)
@@ -101,14 +101,14 @@ func TestBrokenAndOversizedBodies(t *testing.T) {
 	for what, body := range map[string][]byte{
 		"empty": nil, "one byte": {1}, "no archive": []byte(strings.Repeat("hello ", 200)), "cut off": whole[:3000], "broken gzip": {0x1f, 0x8b, 1, 2, 3},
 	} {
-		if src, err := spool(bytes.NewReader(body), t.TempDir(), DefaultLimits()); err == nil {
+		if src, err := Spool(bytes.NewReader(body), t.TempDir(), DefaultLimits()); err == nil {
 			_ = src.Close()
 			t.Errorf("%s: accepted", what)
 		}
 	}
 	lim := DefaultLimits()
 	lim.Compressed = 2000
-	if _, err := spool(bytes.NewReader(whole), t.TempDir(), lim); !errors.Is(err, errTooLarge) {
+	if _, err := Spool(bytes.NewReader(whole), t.TempDir(), lim); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("body over the limit: %v", err)
 	}
 	var bomb bytes.Buffer
@@ -121,7 +121,7 @@ func TestBrokenAndOversizedBodies(t *testing.T) {
 		t.Fatal(err)
 	}
 	lim = Limits{Compressed: 1 << 20, Uncompressed: 1 << 20, Entries: 10}
-	if _, err := spool(&bomb, t.TempDir(), lim); err == nil || !strings.Contains(err.Error(), "unpacked") {
+	if _, err := Spool(&bomb, t.TempDir(), lim); err == nil || !strings.Contains(err.Error(), "unpacked") {
 		t.Errorf("compressed bomb: %v", err)
 	}
 }

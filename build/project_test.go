@@ -1,4 +1,4 @@
-package builder
+package build
 
 import (
 	"encoding/json"
@@ -156,7 +156,7 @@ func TestWhichDockerfile(t *testing.T) {
 		for _, f := range strings.Fields(c.files) {
 			files[f] = "FROM scratch\n"
 		}
-		r, err := findDockerfile(sources(t, files), service{name: "web", context: ".", dockerfile: c.asked}, m, vars)
+		r, err := findDockerfile(sources(t, files), Service{Name: "web", context: ".", dockerfile: c.asked}, m, vars)
 		got := r.kind + " as " + r.name
 		if err != nil {
 			got = err.Error()

@@ -1,4 +1,4 @@
-package builder
+package build
 
 import (
 	"archive/tar"
@@ -30,8 +30,8 @@ func DefaultLimits() Limits {
 
 const longestPath = 4096
 
-// errTooLarge means that the compressed body is over its limit: answered as 413.
-var errTooLarge = errors.New("the project is larger than this builder accepts")
+// ErrTooLarge means that the compressed body is over its limit.
+var ErrTooLarge = errors.New("the project is larger than this builder accepts")
 
 // entry is one member of the pushed archive, as its header described it.
 type entry struct {
@@ -41,21 +41,21 @@ type entry struct {
 	mtime time.Time
 }
 
-// source is a pushed project: contents below dir, and what the archive said about each.
-type source struct {
+// Source is a pushed project: contents below dir, and what the archive said about each.
+type Source struct {
 	dir     string
 	root    *os.Root
 	entries map[string]entry // by clean slash path
 }
 
-// spool reads a gzipped or plain tar into dir, which must be empty. Anything that would
+// Spool reads a gzipped or plain tar into dir, which must be empty. Anything that would
 // land or point outside of the project is refused.
-func spool(body io.Reader, dir string, lim Limits) (*source, error) {
+func Spool(body io.Reader, dir string, lim Limits) (*Source, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open spool folder: %w", err)
 	}
-	s := &source{dir: dir, root: root, entries: map[string]entry{}}
+	s := &Source{dir: dir, root: root, entries: map[string]entry{}}
 	if err := s.read(&capped{r: body, left: lim.Compressed}, lim); err != nil {
 		_ = root.Close()
 		return nil, err
@@ -68,9 +68,9 @@ func spool(body io.Reader, dir string, lim Limits) (*source, error) {
 }
 
 // Close ends the use of the spooled files; removing them is the owner's business.
-func (s *source) Close() error { return s.root.Close() }
+func (s *Source) Close() error { return s.root.Close() }
 
-func (s *source) read(body io.Reader, lim Limits) error {
+func (s *Source) read(body io.Reader, lim Limits) error {
 	plain, err := decompressed(body)
 	if err != nil {
 		return err
@@ -120,7 +120,7 @@ func decompressed(body io.Reader) (io.Reader, error) {
 	return zipped, nil
 }
 
-func (s *source) add(h *tar.Header, content io.Reader) error {
+func (s *Source) add(h *tar.Header, content io.Reader) error {
 	name, err := cleanName(h.Name)
 	if err != nil {
 		return err
@@ -165,7 +165,7 @@ func cleanName(name string) (string, error) {
 	return path.Clean(name), nil
 }
 
-func (s *source) writeFile(name string, content io.Reader) error {
+func (s *Source) writeFile(name string, content io.Reader) error {
 	if err := s.makeRoom(name); err != nil {
 		return err
 	}
@@ -182,7 +182,7 @@ func (s *source) writeFile(name string, content io.Reader) error {
 
 // makeRoom prepares the folder of name and drops an earlier member of the same name:
 // the last one counts.
-func (s *source) makeRoom(name string) error {
+func (s *Source) makeRoom(name string) error {
 	if dir := path.Dir(name); dir != "." {
 		if err := s.root.MkdirAll(dir, 0o700); err != nil {
 			return err
@@ -194,7 +194,7 @@ func (s *source) makeRoom(name string) error {
 	return nil
 }
 
-func (s *source) writeLink(name, target string) error {
+func (s *Source) writeLink(name, target string) error {
 	if !staysInside(path.Dir(name), target) {
 		return fmt.Errorf("the link to %q leaves the project", target)
 	}
@@ -204,7 +204,7 @@ func (s *source) writeLink(name, target string) error {
 	return s.root.Symlink(target, name)
 }
 
-func (s *source) copyFile(name, original string) (int64, error) {
+func (s *Source) copyFile(name, original string) (int64, error) {
 	from, err := cleanName(original)
 	if err != nil {
 		return 0, err
@@ -223,7 +223,7 @@ func (s *source) copyFile(name, original string) (int64, error) {
 
 // checkLinks follows every link on the disk: a chain of links may leave the project
 // although each of them looks harmless.
-func (s *source) checkLinks() error {
+func (s *Source) checkLinks() error {
 	for _, name := range s.names() {
 		if s.entries[name].mode&fs.ModeSymlink == 0 {
 			continue
@@ -235,7 +235,7 @@ func (s *source) checkLinks() error {
 	return nil
 }
 
-func (s *source) names() []string {
+func (s *Source) names() []string {
 	names := make([]string, 0, len(s.entries))
 	for name := range s.entries {
 		names = append(names, name)
@@ -245,13 +245,13 @@ func (s *source) names() []string {
 }
 
 // has says whether a regular file of that name was pushed.
-func (s *source) has(name string) bool {
+func (s *Source) has(name string) bool {
 	e, ok := s.entries[name]
 	return ok && e.mode.IsRegular()
 }
 
 // readFile gives a pushed file of at most limit bytes.
-func (s *source) readFile(name string, limit int64) ([]byte, error) {
+func (s *Source) readFile(name string, limit int64) ([]byte, error) {
 	f, err := s.root.Open(filepath.FromSlash(name))
 	if err != nil {
 		return nil, err
@@ -268,7 +268,7 @@ func (s *source) readFile(name string, limit int64) ([]byte, error) {
 }
 
 // inContext lists the members of one service's build context, by their path in it.
-func (s *source) inContext(dir string) map[string]string {
+func (s *Source) inContext(dir string) map[string]string {
 	in := map[string]string{}
 	for name := range s.entries {
 		if name == ".balena" || strings.HasPrefix(name, ".balena/") ||
@@ -286,7 +286,7 @@ func (s *source) inContext(dir string) map[string]string {
 
 // writeContext writes the build context of dir as a tar. Members named in without are
 // left out; extra ones are added as plain files.
-func (s *source) writeContext(w io.Writer, dir string, without []string, extra map[string][]byte) error {
+func (s *Source) writeContext(w io.Writer, dir string, without []string, extra map[string][]byte) error {
 	out := tar.NewWriter(w)
 	members := s.inContext(dir)
 	names := make([]string, 0, len(members))
@@ -313,7 +313,7 @@ func (s *source) writeContext(w io.Writer, dir string, without []string, extra m
 	return out.Close()
 }
 
-func (s *source) writeMember(out *tar.Writer, name, original string) error {
+func (s *Source) writeMember(out *tar.Writer, name, original string) error {
 	e := s.entries[original]
 	h := &tar.Header{Name: name, Mode: int64(e.mode.Perm()), ModTime: e.mtime, Format: tar.FormatPAX}
 	switch {
@@ -349,7 +349,7 @@ func staysInside(dir, target string) bool {
 	return joined != ".." && !strings.HasPrefix(joined, "../")
 }
 
-// capped fails with errTooLarge instead of reading on.
+// capped fails with ErrTooLarge instead of reading on.
 type capped struct {
 	r    io.Reader
 	left int64
@@ -362,7 +362,7 @@ func (c *capped) Read(p []byte) (int, error) {
 	}
 	n, err := c.r.Read(p)
 	if c.left -= int64(n); c.left < 0 {
-		return 0, errTooLarge
+		return 0, ErrTooLarge
 	}
 	return n, err
 }

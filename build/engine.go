@@ -1,4 +1,4 @@
-package builder
+package build
 
 import (
 	"context"
@@ -18,10 +18,12 @@ import (
 	"github.com/docker/docker/client"
 )
 
-// engine is the part of a Docker-compatible engine that builds need.
-type engine struct{ api *client.Client }
+// Engine is the part of a Docker-compatible engine that builds need.
+type Engine struct{ api *client.Client }
 
-func newEngine(host string) (*engine, error) {
+// NewEngine prepares for the engine at a host like unix:///var/run/docker.sock; "" is what
+// the environment says. Nothing is asked yet.
+func NewEngine(host string) (*Engine, error) {
 	options := []client.Opt{client.WithAPIVersionNegotiation()}
 	if host != "" {
 		options = append(options, client.WithHost(host))
@@ -30,11 +32,14 @@ func newEngine(host string) (*engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("engine at %q: %w", host, err)
 	}
-	return &engine{api: api}, nil
+	return &Engine{api: api}, nil
 }
 
-// arch asks the engine what it is. It is also the question whether it is there at all.
-func (e *engine) arch(ctx context.Context) (string, error) {
+// Close ends connections.
+func (e *Engine) Close() error { return e.api.Close() }
+
+// Arch asks the engine what it is. It is also the question whether it is there at all.
+func (e *Engine) Arch(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	v, err := e.api.ServerVersion(ctx)
@@ -102,7 +107,7 @@ func refused(err error) error {
 }
 
 // buildImage builds a context and gives the id of the image. out sees every line.
-func (e *engine) buildImage(ctx context.Context, tarball io.Reader, opts build.ImageBuildOptions, out func(line)) (string, error) {
+func (e *Engine) buildImage(ctx context.Context, tarball io.Reader, opts build.ImageBuildOptions, out func(line)) (string, error) {
 	opts.Version, opts.Remove, opts.ForceRemove = build.BuilderV1, true, true
 	resp, err := e.api.ImageBuild(ctx, tarball, opts)
 	if err != nil {
@@ -137,9 +142,12 @@ func (e *engine) buildImage(ctx context.Context, tarball io.Reader, opts build.I
 type transfer struct {
 	layers map[string][2]int64
 	last   int
-	tell   func(current, total int64, percent int)
+	tell   Progress
 	told   time.Time
 }
+
+// Progress hears of the bytes of a transfer, as far as they are known; percent only grows.
+type Progress func(current, total int64, percent int)
 
 func (t *transfer) see(m engineMessage) {
 	if m.ID == "" || t.tell == nil {
@@ -177,13 +185,14 @@ func (t *transfer) see(m engineMessage) {
 	}
 }
 
-// pull fetches an image.
-func (e *engine) pull(ctx context.Context, ref, auth, platform string, t *transfer, out func(status string)) error {
+// Pull fetches an image; auth may be "", tell and out nil.
+func (e *Engine) Pull(ctx context.Context, ref, auth, platform string, tell Progress, out func(status string)) error {
 	body, err := e.api.ImagePull(ctx, ref, image.PullOptions{RegistryAuth: auth, Platform: platform})
 	if err != nil {
 		return refused(err)
 	}
 	defer body.Close()
+	t := &transfer{tell: tell}
 	return readMessages(body, func(m engineMessage) {
 		t.see(m)
 		if m.Status != "" && m.Progress.Total == 0 && out != nil {
@@ -196,14 +205,15 @@ func (e *engine) pull(ctx context.Context, ref, auth, platform string, t *transf
 	})
 }
 
-// push uploads ref, which must carry a tag, and gives the digest of its manifest.
-func (e *engine) push(ctx context.Context, ref, auth string, t *transfer) (string, error) {
+// Push uploads ref, which must carry a tag, and gives the digest of its manifest.
+func (e *Engine) Push(ctx context.Context, ref, auth string, tell Progress) (string, error) {
 	body, err := e.api.ImagePush(ctx, ref, image.PushOptions{RegistryAuth: auth})
 	if err != nil {
 		return "", refused(err)
 	}
 	defer body.Close()
 	var digest string
+	t := &transfer{tell: tell}
 	err = readMessages(body, func(m engineMessage) {
 		t.see(m)
 		var aux struct{ Digest string }
@@ -217,8 +227,8 @@ func (e *engine) push(ctx context.Context, ref, auth string, t *transfer) (strin
 	return digest, err
 }
 
-// imageIDs lists the local images that have all the labels, steps of builds included.
-func (e *engine) imageIDs(ctx context.Context, labels ...string) []string {
+// ImageIDs lists the local images that have all the labels, steps of builds included.
+func (e *Engine) ImageIDs(ctx context.Context, labels ...string) []string {
 	f := filters.NewArgs()
 	for _, l := range labels {
 		f.Add("label", l)
@@ -234,27 +244,27 @@ func (e *engine) imageIDs(ctx context.Context, labels ...string) []string {
 	return ids
 }
 
-// has reports whether the engine knows an image by this name.
-func (e *engine) has(ctx context.Context, ref string) bool {
+// Has reports whether the engine knows an image by this name.
+func (e *Engine) Has(ctx context.Context, ref string) bool {
 	_, err := e.api.ImageInspect(ctx, ref)
 	return err == nil
 }
 
-// tag gives an image one more name, which leads nowhere else from then on.
-func (e *engine) tag(ctx context.Context, id, ref string) error {
+// Tag gives an image one more name, which leads nowhere else from then on.
+func (e *Engine) Tag(ctx context.Context, id, ref string) error {
 	if err := e.api.ImageTag(ctx, id, ref); err != nil {
 		return refused(err)
 	}
 	return nil
 }
 
-// untag removes one name of an image; the image goes with its last name.
-func (e *engine) untag(ctx context.Context, ref string) {
+// Untag removes one name of an image; the image goes with its last name.
+func (e *Engine) Untag(ctx context.Context, ref string) {
 	_, _ = e.api.ImageRemove(ctx, ref, image.RemoveOptions{})
 }
 
-// tokenAuth is how the engine is told a registry token.
-func tokenAuth(token string) string {
+// TokenAuth is how the engine is told a registry token.
+func TokenAuth(token string) string {
 	return encodeAuth(registry.AuthConfig{RegistryToken: token})
 }
 

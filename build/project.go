@@ -1,4 +1,4 @@
-package builder
+package build
 
 import (
 	"context"
@@ -29,23 +29,26 @@ const (
 // each service comes to its image.
 type project struct {
 	composition map[string]any
-	services    []service // by name
+	services    []Service // by name
 	warnings    []string
 }
 
-// service is one service's way to its image.
-type service struct {
-	name        string
-	image       string // run as it is, when build is nil
-	build       *types.BuildConfig
-	context     string // clean path in the source, "." for all of it
-	dockerfile  string // as asked for, relative to context; "" when nobody asked
-	labels      map[string]string
-	environment map[string]string
+// Service is one service's way to its image.
+type Service struct {
+	Name                string
+	Labels, Environment map[string]string // as the composition has them
+
+	image      string // run as it is, when build is nil
+	build      *types.BuildConfig
+	context    string // clean path in the source, "." for all of it
+	dockerfile string // as asked for, relative to context; "" when nobody asked
 }
 
+// Built says whether the service is built; otherwise it runs an image as it is.
+func (s Service) Built() bool { return s.build != nil }
+
 // loadProject finds out what kind of project was pushed and reads it.
-func loadProject(ctx context.Context, src *source, dockerfile string) (*project, error) {
+func loadProject(ctx context.Context, src *Source, dockerfile string) (*project, error) {
 	for _, name := range []string{"docker-compose.yml", "docker-compose.yaml"} {
 		if !src.has(name) {
 			continue
@@ -88,7 +91,7 @@ func singleService(dockerfile string) (*project, error) {
 		"volumes":      []any{"resin-data:/data"},
 		"labels":       labels,
 	}
-	s := service{name: "main", build: &types.BuildConfig{}, context: ".", labels: labels}
+	s := Service{Name: "main", Labels: labels, build: &types.BuildConfig{}, context: "."}
 	if dockerfile != "" {
 		s.dockerfile = path.Clean(dockerfile)
 	}
@@ -98,11 +101,11 @@ func singleService(dockerfile string) (*project, error) {
 			"volumes":  map[string]any{"resin-data": map[string]any{}},
 			"services": map[string]any{"main": main},
 		},
-		services: []service{s},
+		services: []Service{s},
 	}, nil
 }
 
-func loadCompose(ctx context.Context, src *source, file string) (*project, error) {
+func loadCompose(ctx context.Context, src *Source, file string) (*project, error) {
 	ctx, cancel := context.WithTimeout(ctx, loadDeadline)
 	defer cancel()
 	type outcome struct {
@@ -156,7 +159,7 @@ func zerosOf(services map[string]any) map[string]map[string]any {
 
 // readCompose loads a compose file without looking outside of the project: not at the
 // process's environment, not at other folders, not at the network.
-func readCompose(ctx context.Context, src *source, file string) (reading, error) {
+func readCompose(ctx context.Context, src *Source, file string) (reading, error) {
 	content, err := src.readFile(file, composeFileLimit)
 	if err != nil {
 		return reading{}, err
@@ -207,7 +210,7 @@ func readCompose(ctx context.Context, src *source, file string) (reading, error)
 const projectName = "deckhandproject"
 
 // resolveFiles reads env_file and label_file entries, after looking at where they are.
-func resolveFiles(p *types.Project, src *source) (*types.Project, error) {
+func resolveFiles(p *types.Project, src *Source) (*types.Project, error) {
 	for _, name := range sortedKeys(p.Services) {
 		s := p.Services[name]
 		if len(s.PreStart) > 0 {
@@ -236,7 +239,7 @@ func resolveFiles(p *types.Project, src *source) (*types.Project, error) {
 // readable is where a file that the compose file names lies on the disk. Anything but a
 // small file of the project is refused. A missing one is left to the loader, which knows
 // whether it is required.
-func (s *source) readable(file string) (string, error) {
+func (s *Source) readable(file string) (string, error) {
 	full := filepath.Join(s.dir, file)
 	if !filepath.IsLocal(file) {
 		return "", fmt.Errorf("the file %s is not inside the project", file)
@@ -256,7 +259,7 @@ func (s *source) readable(file string) (string, error) {
 }
 
 // projectEnvironment is the project's own .env file: the only variables that may be used.
-func projectEnvironment(src *source) (types.Mapping, error) {
+func projectEnvironment(src *Source) (types.Mapping, error) {
 	if !src.has(".env") {
 		return types.Mapping{}, nil
 	}
@@ -274,7 +277,7 @@ func projectEnvironment(src *source) (types.Mapping, error) {
 
 // fence claims the files that a compose file must not name, in order to refuse them. All
 // others are left to the loader's own reading from the project's folder.
-type fence struct{ src *source }
+type fence struct{ src *Source }
 
 // Accept claims paths outside of the project, remote ones and overlong files.
 func (f fence) Accept(file string) bool { return f.refusal(file) != nil }
@@ -321,7 +324,7 @@ func (f fence) isFile(name string) bool {
 
 // normalise turns what the loader understood into what devices read, and refuses by name
 // what they could not honour.
-func normalise(r reading, src *source) (*project, error) {
+func normalise(r reading, src *Source) (*project, error) {
 	p := r.project
 	if len(p.Services) == 0 {
 		return nil, errors.New("the compose file has no services")
@@ -368,7 +371,7 @@ func child(doc map[string]any, key string) map[string]any {
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
 // folder is the clean path of a folder that the compose file names.
-func (s *source) folder(name string) (string, error) {
+func (s *Source) folder(name string) (string, error) {
 	if !filepath.IsLocal(name) {
 		return "", fmt.Errorf("%s is not inside the project", name)
 	}

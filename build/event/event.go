@@ -28,6 +28,10 @@ const (
 	Heartbeat      = "heartbeat"       // Running
 )
 
+// EngineLine is a line of the engine about its own work, which the stream tells as steps. It
+// stays in the process of the builder, for those who show the engine's own words.
+const EngineLine = "engine.line"
+
 // States of a service while it is built.
 const (
 	Queued    = "queued"
@@ -128,4 +132,16 @@ type Service struct {
 	CachedSteps int       `json:"cachedSteps,omitempty"`
 	StartedAt   time.Time `json:"startedAt,omitzero"`
 	EndedAt     time.Time `json:"endedAt,omitzero"`
+}
+
+// Sequence numbers the events of one build. It is not for several goroutines at once.
+type Sequence struct{ last int }
+
+// Stamp fills in version, time and, for what goes over the wire, the next number.
+func (s *Sequence) Stamp(e *Event, now time.Time) {
+	e.V, e.T = Version, now.UTC().Truncate(time.Millisecond)
+	if e.Type != EngineLine {
+		s.last++
+		e.Seq = s.last
+	}
 }

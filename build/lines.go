@@ -1,4 +1,4 @@
-package builder
+package build
 
 import (
 	"regexp"
@@ -21,6 +21,9 @@ type assembler struct {
 
 var ansi = regexp.MustCompile("\x1b\\[[0-9;?]*[ -/]*[@-~]")
 
+// Plain is a text without a terminal's colours and movements.
+func Plain(text string) string { return ansi.ReplaceAllString(text, "") }
+
 // the engine wraps what a RUN step writes to stderr in this colour
 const stderrMark = "\x1b[91m"
 
@@ -32,7 +35,7 @@ func (a *assembler) add(fragment string) []line {
 		out = append(out, a.flush()...)
 	}
 	a.stderr = stderr
-	text := strings.ToValidUTF8(ansi.ReplaceAllString(fragment, ""), "\uFFFD")
+	text := strings.ToValidUTF8(Plain(fragment), "\uFFFD")
 	for {
 		head, rest, found := strings.Cut(text, "\n")
 		a.partial.WriteString(head)
@@ -72,8 +75,8 @@ func lastOverwrite(s string) string {
 
 var stepLine = regexp.MustCompile(`^Step (\d+)/(\d+) : (.*)`)
 
-// buildLog keeps the beginning and the end of a log: the end is where the error is.
-type buildLog struct {
+// Log keeps the beginning and the end of a log: the end is where the error is.
+type Log struct {
 	head, tail []string
 	headBytes  int
 	tailBytes  int
@@ -85,7 +88,7 @@ const (
 	logTail = 1 << 20
 )
 
-func (l *buildLog) add(text string) {
+func (l *Log) add(text string) {
 	if len(l.tail) == 0 && l.dropped == 0 && l.headBytes+len(text) < logHead {
 		l.head = append(l.head, text)
 		l.headBytes += len(text) + 1
@@ -101,7 +104,7 @@ func (l *buildLog) add(text string) {
 }
 
 // String is the log as it is stored.
-func (l *buildLog) String() string {
+func (l *Log) String() string {
 	lines := append([]string(nil), l.head...)
 	if l.dropped > 0 {
 		lines = append(lines, "… lines left out here …")
@@ -110,7 +113,7 @@ func (l *buildLog) String() string {
 }
 
 // last gives the last n lines.
-func (l *buildLog) last(n int) []string {
+func (l *Log) last(n int) []string {
 	all := append(append([]string(nil), l.head...), l.tail...)
 	if len(all) > n {
 		all = all[len(all)-n:]
