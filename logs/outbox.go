@@ -66,6 +66,7 @@ type Outbox struct {
 	losing  bool          // lines have left memory since the cloud is away
 	unsaved map[string]Cursor
 	broken  bool // the disk cannot be written to, and that was said
+	tallies map[tallyKey]*Tally
 }
 
 // flight is a line on its way to the cloud.
@@ -133,6 +134,7 @@ func OpenOutbox(c OutboxConfig) *Outbox {
 	b := &Outbox{
 		limits: c.Limits.whole(), log: c.Log, sources: map[string]*source{}, away: time.Now(),
 		room: make(chan struct{}), pending: make(chan struct{}, 1), moved: make(chan struct{}, 1), urgent: make(chan struct{}, 1), unsaved: map[string]Cursor{},
+		tallies: map[tallyKey]*Tally{},
 	}
 	if c.Dir == "" {
 		return b
@@ -194,6 +196,7 @@ func (b *Outbox) Put(ctx context.Context, id string, l Line, c Cursor) bool {
 	for {
 		x := b.source(id)
 		if b.off {
+			b.came(l)
 			b.settle(x, c)
 			return true
 		}
@@ -220,7 +223,15 @@ func (b *Outbox) Put(ctx context.Context, id string, l Line, c Cursor) bool {
 // fresh: a reader that was behind has caught up with it.
 func fresh(l Line) bool { return time.Since(time.UnixMilli(l.At)) < 2*time.Second }
 
+// came counts a line that was read.
+func (b *Outbox) came(l Line) {
+	t := b.tally(l)
+	t.Read++
+	t.Bytes += int64(len(l.Message))
+}
+
 func (b *Outbox) add(x *source, e entry) {
+	b.came(e.line)
 	x.queue = append(x.queue, e)
 	b.weigh(x, e.size())
 	kick(b.pending)
@@ -325,6 +336,8 @@ func (b *Outbox) drop(x *source) bool {
 		g = g.with(e.span())
 		b.weigh(x, -e.size())
 	}
+	lines, _ := linesOf(rest[:n])
+	b.tally(x.about).Dropped += int64(lines)
 	mark := entry{line: x.about, cur: rest[n-1].cur, gap: &g}
 	clear(x.queue[from : from+n-1]) // their texts are let go at once
 	x.queue[from+n-1] = mark
@@ -339,7 +352,7 @@ func (b *Outbox) spill(x *source, atAnyCost bool) bool {
 	if b.spool == nil || len(x.queue) == 0 || !b.secure(x) {
 		return false
 	}
-	g, err := b.spool.write(b.spool.next, x, x.queue, writing{atAnyCost, b.giveUp})
+	g, err := b.write(b.spool.next, x, x.queue, atAnyCost)
 	if err != nil {
 		b.complain(err)
 		return false
@@ -349,6 +362,15 @@ func (b *Outbox) spill(x *source, atAnyCost bool) bool {
 	b.weigh(x, -x.bytes)
 	x.queue, x.sent = nil, min(x.sent, len(x.front))
 	return true
+}
+
+// write makes a segment of a source's entries on the disk.
+func (b *Outbox) write(number int64, x *source, entries []entry, atAnyCost bool) (*segment, error) {
+	g, err := b.spool.write(number, x, entries, writing{atAnyCost, b.giveUp})
+	if err == nil {
+		b.tally(x.about).Spooled += g.size
+	}
+	return g, err
 }
 
 // secure writes a copy of what was on its way.
@@ -362,7 +384,7 @@ func (b *Outbox) secure(x *source) bool {
 			from = i + 1
 		}
 	}
-	g, err := b.spool.write(b.spool.next, x, x.front[from:], writing{true, b.giveUp})
+	g, err := b.write(b.spool.next, x, x.front[from:], true)
 	if err != nil {
 		b.complain(err)
 		return false
@@ -400,6 +422,7 @@ func (b *Outbox) giveUp() (bool, error) {
 		return false, nil
 	}
 	g := of.disk[at]
+	lines := g.head.Lines - g.marked
 	merge := at > 0 && of.disk[at-1].head.Gap // one mark is enough
 	if merge {
 		was := of.disk[at-1].head
@@ -410,6 +433,7 @@ func (b *Outbox) giveUp() (bool, error) {
 	if err := b.spool.store(g, nil); err != nil {
 		return false, err
 	}
+	b.tally(of.about).Dropped += int64(lines)
 	if merge {
 		b.spool.remove(of.disk[at-1])
 		of.disk = slices.Delete(of.disk, at-1, at)
@@ -538,7 +562,7 @@ func (b *Outbox) unload(x *source) {
 	if len(x.disk) > 0 {
 		at = x.disk[0].number - 1
 	}
-	if _, err := b.spool.write(at, x, x.front, writing{true, b.giveUp}); err != nil {
+	if _, err := b.write(at, x, x.front, true); err != nil {
 		b.complain(err)
 		return
 	}

@@ -233,20 +233,7 @@ func TestDamagedFilesAreCountedNotFatal(t *testing.T) {
 		w := writer{b: b, name: "web"}
 		w.write(t, 100)
 		b.Close()
-		files, err := filepath.Glob(filepath.Join(dir, "*"))
-		if err != nil || len(files) != 1 {
-			t.Fatalf("files %v, %v", files, err)
-		}
-		content, err := os.ReadFile(files[0])
-		if err != nil {
-			t.Fatal(err)
-		}
-		content[len(content)-20] ^= 0xff
-		for name, b := range map[string][]byte{files[0]: content, filepath.Join(dir, "00000000000fffff.log"): []byte("no head"), filepath.Join(dir, "x.new"): nil} {
-			if err := os.WriteFile(name, b, 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
+		damage(t, dir)
 		got := drain(open(dir, logs.Limits{}).Open())
 		if n := account(t, got, "web", 100); n != 100 || len(got) != 1 {
 			t.Errorf("got %q", got)
@@ -255,6 +242,25 @@ func TestDamagedFilesAreCountedNotFatal(t *testing.T) {
 			t.Errorf("%d files are left", len(left))
 		}
 	})
+}
+
+// damage spoils the one file in a folder, and puts others beside it.
+func damage(t *testing.T, dir string) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("files %v, %v", files, err)
+	}
+	content, err := os.ReadFile(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	content[len(content)-20] ^= 0xff
+	for name, b := range map[string][]byte{files[0]: content, filepath.Join(dir, "00000000000fffff.log"): []byte("no head"), filepath.Join(dir, "x.new"): nil} {
+		if err := os.WriteFile(name, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func TestASourceThatStaysBehindLosesItsOldest(t *testing.T) {

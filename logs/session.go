@@ -196,6 +196,7 @@ func (b *Outbox) load(x *source) bool {
 	if err != nil {
 		// What it held is lost; how much that was is known.
 		b.log.Warn().Err(err).Msg("logs that waited on the disk cannot be read")
+		b.tally(x.about).Dropped += int64(g.head.Lines - g.marked)
 		lost := gap{g.head.Lines, g.head.From, g.head.To}
 		entries = []entry{{line: g.head.About, cur: g.head.Tail, gap: &lost}}
 	}
@@ -240,6 +241,9 @@ func (b *Outbox) land(f flight) {
 		x.queue[0] = entry{}
 		x.queue = x.queue[1:]
 		b.weigh(x, -e.size())
+	}
+	if e.gap == nil {
+		b.tally(x.about).Sent++
 	}
 	b.settle(x, e.cur)
 	b.done(e)

@@ -33,6 +33,7 @@ type segment struct {
 	number int64 // a source's segments are in this order
 	size   int64
 	head   head
+	marked int // of its lines, those that were dropped before it was written; not known of earlier processes'
 }
 
 // head is the first line of a file, in clear.
@@ -133,6 +134,7 @@ type writing struct {
 // write makes a segment of entries.
 func (s *spool) write(number int64, x *source, entries []entry, how writing) (*segment, error) {
 	g := &segment{number: number, head: headOf(x, entries)}
+	_, g.marked = linesOf(entries)
 	b, err := encode(g.head, entries)
 	if err != nil {
 		return nil, fmt.Errorf("spool logs: %w", err)

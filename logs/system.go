@@ -73,6 +73,7 @@ func (j *Journal) take() []Line {
 	defer j.mu.Unlock()
 	lines := j.lines
 	if j.dropped > 0 {
+		j.outbox.lost(lines[0], j.dropped)
 		g := gap{j.dropped, lines[0].At, lines[0].At}
 		lines = append([]Line{entry{line: lines[0], gap: &g}.message()}, lines...)
 	}

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"deckhand/logs"
 	"deckhand/reconcile"
 	"deckhand/reconcile/run"
 	"deckhand/report"
@@ -163,6 +164,7 @@ func (s *Supervisor) writeMetrics(w io.Writer) {
 	}
 	s.meter.write(x, now)
 	writeApps(x, st)
+	s.writeLogs(x, st)
 	x.family("deckhand_leases", "gauge", "Update-lock leases that hold.")
 	x.sample("deckhand_leases", float64(s.device.leases.holding()))
 	s.mu.Lock()
@@ -238,6 +240,53 @@ func writeApps(x exposition, st run.Status) {
 	x.family("deckhand_locks_held", "gauge", "Services whose update lock is held, by whom.")
 	x.sample("deckhand_locks_held", float64(ours), "by", "supervisor")
 	x.sample("deckhand_locks_held", float64(users), "by", "user")
+}
+
+// writeLogs writes what became of the lines of services, and of our own.
+func (s *Supervisor) writeLogs(x exposition, st run.Status) {
+	if !s.logs.ready.Load() {
+		return
+	}
+	names := map[string]string{}
+	for _, a := range view(st).Apps {
+		names[a.UUID] = a.Name
+	}
+	writeTallies(x, s.logs.outbox.Tallies(), names)
+	memory, disk := s.logs.outbox.Size()
+	x.family("deckhand_log_waiting_bytes", "gauge", "Bytes of lines that wait for the cloud, by where.")
+	x.sample("deckhand_log_waiting_bytes", float64(disk), "where", "disk")
+	x.sample("deckhand_log_waiting_bytes", float64(memory), "where", "memory")
+}
+
+// writeTallies writes counts of lines; names are those of apps by UUID.
+func writeTallies(x exposition, all []logs.Tally, names map[string]string) {
+	type key struct{ app, service string }
+	sums := map[key]logs.Tally{}
+	for _, t := range all {
+		// Two apps may have one name, and a sample may be there once.
+		k := key{cmp.Or(names[t.AppUUID], t.AppUUID), cmp.Or(t.Service, "deckhand")}
+		n := sums[k]
+		n.Read, n.Bytes, n.Sent, n.Dropped, n.Spooled = n.Read+t.Read, n.Bytes+t.Bytes, n.Sent+t.Sent, n.Dropped+t.Dropped, n.Spooled+t.Spooled
+		sums[k] = n
+	}
+	keys := slices.SortedFunc(maps.Keys(sums), func(a, b key) int {
+		return cmp.Or(cmp.Compare(a.app, b.app), cmp.Compare(a.service, b.service))
+	})
+	for _, f := range []struct {
+		name, help string
+		of         func(logs.Tally) int64
+	}{
+		{"deckhand_log_lines_read_total", "Lines that were read.", func(t logs.Tally) int64 { return t.Read }},
+		{"deckhand_log_bytes_read_total", "Bytes of their text.", func(t logs.Tally) int64 { return t.Bytes }},
+		{"deckhand_log_lines_sent_total", "Lines that the cloud acknowledged.", func(t logs.Tally) int64 { return t.Sent }},
+		{"deckhand_log_lines_dropped_total", "Lines that were given up: there was no room for them.", func(t logs.Tally) int64 { return t.Dropped }},
+		{"deckhand_log_spooled_bytes_total", "Bytes written to the disk, packed.", func(t logs.Tally) int64 { return t.Spooled }},
+	} {
+		x.family(f.name, "counter", f.help)
+		for _, k := range keys {
+			x.sample(f.name, float64(f.of(sums[k])), "app", k.app, "service", k.service)
+		}
+	}
 }
 
 // writeProcess writes what every exporter tells of its process.

@@ -17,6 +17,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"deckhand/localapi"
+	"deckhand/logs"
 	"deckhand/reconcile"
 	"deckhand/reconcile/run"
 	"deckhand/state"
@@ -357,6 +358,10 @@ func TestMetrics(t *testing.T) {
 	c := meteredCloud{cloudSays{errors.New("refused")}, s.meter}
 	_ = c.Report(t.Context(), nil)
 	s.runner = run.New(run.Config{Device: d, Log: zerolog.Nop()})
+	s.logs = newLogging()
+	s.logs.outbox = logs.OpenOutbox(logs.OutboxConfig{Log: zerolog.Nop()})
+	s.logs.ready.Store(true)
+	s.logs.outbox.Put(t.Context(), "c", logs.Line{Message: "x", AppUUID: "a", Service: "db"}, logs.Cursor{Pos: 1})
 	var b strings.Builder
 	s.writeMetrics(&b)
 	x.clock = x.clock.Add(time.Second)
@@ -366,6 +371,8 @@ func TestMetrics(t *testing.T) {
 		"deckhand_passes_total": 1, "deckhand_passes_failed_total": 0, `deckhand_steps_total{kind="start",outcome="done"}`: 2,
 		`deckhand_step_seconds_total{kind="start"}`: 2, `deckhand_steps_total{kind="fetch",outcome="failed"}`: 1,
 		`deckhand_steps_total{kind="fetch",outcome="cancelled"}`: 1, `deckhand_failures_total{class="dns"}`: 1, "deckhand_leases": 1, "deckhand_settled": 0,
+		`deckhand_log_lines_read_total{app="a",service="db"}`: 1, `deckhand_log_waiting_bytes{where="memory"}`: 201,
+		`deckhand_log_waiting_bytes{where="disk"}`: 0,
 	} {
 		if v, ok := got[name]; !ok || v != want {
 			t.Errorf("%s is %v (%v), want %v", name, v, ok, want)
@@ -402,6 +409,26 @@ func TestMetrics(t *testing.T) {
 	w.family("x", "gauge", "Names of people.")
 	w.sample("x", 1, "app", "a \"b\"\\\n")
 	readMetrics(t, b.String())
+}
+
+// Apps of one name are one sample, and our own lines have a name too.
+func TestMetricsOfLogs(t *testing.T) {
+	var b strings.Builder
+	writeTallies(exposition{&b}, []logs.Tally{
+		{Read: 1}, {AppUUID: "a", Service: "web", Read: 2, Bytes: 20, Sent: 1, Dropped: 1, Spooled: 5},
+		{AppUUID: "b", Service: "web", Read: 3, Sent: 3}, {AppUUID: "gone", Service: "web", Read: 4},
+	}, map[string]string{"a": "shop", "b": "shop"})
+	got := readMetrics(t, b.String())
+	for name, want := range map[string]float64{
+		`deckhand_log_lines_read_total{app="",service="deckhand"}`: 1, `deckhand_log_lines_read_total{app="shop",service="web"}`: 5,
+		`deckhand_log_bytes_read_total{app="shop",service="web"}`: 20, `deckhand_log_lines_sent_total{app="shop",service="web"}`: 4,
+		`deckhand_log_lines_dropped_total{app="shop",service="web"}`: 1, `deckhand_log_spooled_bytes_total{app="shop",service="web"}`: 5,
+		`deckhand_log_lines_read_total{app="gone",service="web"}`: 4,
+	} {
+		if v, ok := got[name]; !ok || v != want {
+			t.Errorf("%s is %v (%v), want %v", name, v, ok, want)
+		}
+	}
 }
 
 // Bytes are counted once, though a download that broke off begins again.
