@@ -17,6 +17,7 @@ import (
 	"deckhand/cloud/answer"
 	"deckhand/cloud/auth"
 	"deckhand/cloud/builder"
+	"deckhand/cloud/catalogue"
 	"deckhand/cloud/dashboard"
 	"deckhand/cloud/device"
 	"deckhand/cloud/model"
@@ -130,6 +131,7 @@ func (s *Server) wire(cfg Config, identity *auth.Auth) (err error) {
 	identity.Routes(mux)
 	odata.New(odata.Config{DB: s.db, Auth: identity}).Routes(mux)
 	s.device.Routes(mux)
+	catalogue.New(catalogue.Config{DB: s.db, Auth: identity, URL: s.url, RegistryHost: s.registryHost}).Routes(mux)
 	page.Routes(mux)
 	mux.Handle("POST /v3/build", s.builder)
 	mux.HandleFunc("GET /ping", func(w http.ResponseWriter, _ *http.Request) { answer.Text(w, http.StatusOK, "OK") })
