@@ -27,7 +27,7 @@ CERTIFICATES ?= /usr/share/ca-certificates/mozilla
 # before a small board finds what overflows.
 PURE := state strategy reconcile reconcile/sim compose target
 # Packages with tests that need an engine, a browser or another service.
-ENGINE = $(filter-out ./test/crash,$(shell grep -rlE --include='*_test.go' '^//go:build .*\bengine\b' . | xargs -r -n1 dirname | sort -u))
+ENGINE = $(filter-out ./test/crash,$(shell grep -rlE --include='*_test.go' --exclude-dir=node_modules '^//go:build .*\bengine\b' . | xargs -r -n1 dirname | sort -u))
 # Those services need root. An ordinary user's tests are run through sudo.
 ENGINE_EXEC = $(shell [ "$$(id -u)" -eq 0 ] || ! sudo -n true 2>/dev/null || echo "-exec 'sudo -E'")
 # deckhand itself runs as root, and so does a private engine.
@@ -44,7 +44,7 @@ say = @printf '\n== %s\n' '$(1)'
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+		/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: build examples ## the whole story on a real engine, then everything is put back
 	@scripts/setup-engine.sh --unless-running
@@ -89,10 +89,10 @@ test: setup format vet lint vuln unit test32 size crash $(if $(LONG),race fuzz) 
 quick: ## the tests that need nothing, in seconds
 	@$(GO) test ./...
 
-engine-test: setup ## the tests that need an engine or a browser
+engine-test: setup interop-peers ## the tests that need an engine or a browser
 	$(call say,tests on a real engine)
 	@[ -n "$(ENGINE)" ] || { echo "no such tests"; exit 0; }; \
-	$(GO) test -tags engine -count=1 -p $(ENGINE_PARALLEL) -timeout $(ENGINE_TIMEOUT) $(ENGINE_EXEC) $(ENGINE)
+	$(GO) test -tags engine,interop -count=1 -p $(ENGINE_PARALLEL) -timeout $(ENGINE_TIMEOUT) $(ENGINE_EXEC) $(ENGINE)
 
 unit: ## quick, with the time that each package took
 	$(call say,tests)
@@ -129,11 +129,11 @@ lint: ## golangci-lint with the layers of the architecture
 vet: ## go vet, with and without the tags
 	$(call say,vet)
 	@$(GO) vet ./...
-	@$(GO) vet -tags engine,size ./...
+	@$(GO) vet -tags engine,interop,size ./...
 
 format: ## gofmt, only looking
 	$(call say,format)
-	@files=$$(find . -name '.?*' -prune -o -name '*.go' -print | xargs gofmt -l); \
+	@files=$$(find . \( -name '.?*' -o -name node_modules \) -prune -o -name '*.go' -print | xargs gofmt -l); \
 	if [ -n "$$files" ]; then echo "not formatted, run gofmt -w on:"; echo "$$files"; exit 1; fi
 
 vuln: ## known vulnerabilities, where the database can be reached
@@ -146,14 +146,17 @@ setup: ## install what tests and demo need; quiet when nothing is missing
 	@scripts/setup-engine.sh
 	@scripts/setup.sh bus browser certificates
 
+interop-peers: ## install balena's own CLI and SDK for tests; quiet when they are there
+	@scripts/setup-interop.sh
+
 update-goldens: ## rewrite golden files; look at the difference
 	@$(GO) test ./test/architecture ./test/timing ./state/store -update
 
 clean: ## remove what make made
-	rm -rf bin dist .run
+	rm -rf bin dist .run test/interop/node_modules
 	rm -f examples/hello/front/front examples/hello/web/web examples/hello/counter/counter examples/hello/worker/worker
 
 FORCE:
 
 .PHONY: FORCE help demo build examples dist image test crash quick engine-test unit test32 race fuzz size bench \
-	lint vet format vuln setup update-goldens clean
+	lint vet format vuln setup interop-peers update-goldens clean

@@ -2,13 +2,14 @@
 # Installs what the given needs ask for and what is missing, from the packages
 # of Debian or Ubuntu. Says nothing when there is nothing to do.
 #
-#   scripts/setup.sh engine bus browser certificates
+#   scripts/setup.sh engine bus browser node certificates
 #
 # engine        dockerd, iptables and a static busybox: a private engine for
 #               tests and for the demo; mkfs.ext4 and mount, for tests with a
 #               disk of their own
 # bus           dbus-daemon: a private bus for the tests of reboots
 # browser       Chromium, for the tests of the web pages
+# node          npm, which installs the official clients; they bring their own Node
 # certificates  the certificate authorities that go into the images
 set -euo pipefail
 
@@ -45,6 +46,11 @@ need_browser() {
 		has "$name" && return
 	done
 	missing_browser=true
+}
+
+need_node() {
+	# Packages from elsewhere have npm in nodejs.
+	has npm || missing+=(nodejs npm)
 }
 
 need_certificates() {
@@ -95,9 +101,10 @@ for need in "$@"; do
 	engine) need_engine ;;
 	bus) need_bus ;;
 	browser) need_browser ;;
+	node) need_node ;;
 	certificates) need_certificates ;;
 	*)
-		echo "setup: unknown need $need; one of engine, bus, browser, certificates" >&2
+		echo "setup: unknown need $need; one of engine, bus, browser, node, certificates" >&2
 		exit 2
 		;;
 	esac

@@ -144,7 +144,7 @@ func walk(t *testing.T, do func(path string)) {
 		name := entry.Name()
 		if entry.IsDir() {
 			hidden := name != "." && (strings.HasPrefix(name, ".") || strings.HasPrefix(name, "_"))
-			if hidden || name == "testdata" || path == "tools" || path == "dist" || path == "bin" {
+			if hidden || name == "testdata" || name == "node_modules" || path == "tools" || path == "dist" || path == "bin" {
 				return fs.SkipDir
 			}
 			return nil
