@@ -2,16 +2,19 @@ package supervisor
 
 import (
 	"context"
+	"io"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"deckhand/localapi"
 	"deckhand/logs"
 	"deckhand/reconcile"
 	"deckhand/reconcile/run"
 	"deckhand/state"
 	"deckhand/state/store"
+	"deckhand/supervisor/journalctl"
 	"deckhand/uplink"
 )
 
@@ -170,4 +173,15 @@ func sourcesOf(w state.World) []logs.Source {
 		}
 	}
 	return out
+}
+
+// Listen implements localapi.Logs.
+func (e edge) Listen() *logs.Listener { return e.s.logs.stream.Listen() }
+
+// Journal implements localapi.Logs.
+func (e edge) Journal(ctx context.Context, q localapi.JournalQuery) (io.ReadCloser, error) {
+	j := journalctl.Journal{
+		HostRoot: e.s.cfg.HostRoot, Engine: e.s.engine, Sources: func() []logs.Source { return sourcesOf(e.s.runner.Status().World) },
+	}
+	return j.Open(ctx, q)
 }

@@ -1,4 +1,6 @@
-package supervisor
+// Package journalctl reads past lines of the device's log: from the host's journal where
+// there is one, and from the engine otherwise, in the formats of journalctl.
+package journalctl
 
 import (
 	"bytes"
@@ -24,16 +26,25 @@ import (
 	"deckhand/state"
 )
 
-// Listen implements localapi.Logs.
-func (e edge) Listen() *logs.Listener { return e.s.logs.stream.Listen() }
+// Engine is the part of the engine that reads logs of the past.
+type Engine interface {
+	ReadExcerpt(ctx context.Context, id string, x engine.Excerpt, take func(logs.Record) error) error
+}
 
-// Journal implements localapi.Logs: from the host's journal where there is one, and
-// from the engine otherwise.
-func (e edge) Journal(ctx context.Context, q localapi.JournalQuery) (io.ReadCloser, error) {
-	if program, folder, ok := hostJournal(e.s.cfg.HostRoot); ok {
+// Journal is where past lines are.
+type Journal struct {
+	HostRoot string // where the host's root folder is mounted; empty: /
+	Engine   Engine
+	Sources  func() []logs.Source // the containers of now
+}
+
+// Open answers a question; what it gives ends with ctx. Errors of class invalid say what is
+// wrong with the question.
+func (j Journal) Open(ctx context.Context, q localapi.JournalQuery) (io.ReadCloser, error) {
+	if program, folder, ok := hostJournal(j.HostRoot); ok {
 		return journalctl(ctx, program, folder, q)
 	}
-	x := excerpts{engine: e.s.engine, sources: sourcesOf(e.s.runner.Status().World), host: hostname(), now: time.Now()}
+	x := excerpts{engine: j.Engine, sources: j.Sources(), host: hostname(), now: time.Now()}
 	return x.open(ctx, q)
 }
 
@@ -113,15 +124,10 @@ func (w *limitedWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// excerptReader is the part of the engine that reads logs of the past.
-type excerptReader interface {
-	ReadExcerpt(ctx context.Context, id string, x engine.Excerpt, take func(logs.Record) error) error
-}
-
 // excerpts reads the past of containers from the engine, as journalctl would show
 // it.
 type excerpts struct {
-	engine  excerptReader
+	engine  Engine
 	sources []logs.Source
 	host    string
 	now     time.Time
