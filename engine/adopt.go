@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"path"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -47,6 +48,47 @@ func (e *Engine) Differences(ctx context.Context, id string, s reconcile.Create)
 		}
 	}
 	return r.differences(), nil
+}
+
+var supervisorKey = regexp.MustCompile(`^[0-9a-f]{32}$`)
+
+// SupervisorKey is the key for the supervisor's API that another supervisor gave to a
+// container, as its environment has it; empty: none. What does not look as supervisors
+// make it, and what is in the image for everybody to read, is none.
+func (e *Engine) SupervisorKey(ctx context.Context, id string) (string, error) {
+	const what = "read the key of a container"
+	c, err := e.connected(ctx)
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	d := doing{e: e, Client: c}
+	in, err := d.inspect(ctx, id)
+	if err != nil {
+		return "", d.fail(what, err)
+	}
+	im, err := d.ImageInspect(ctx, in.Image)
+	if err != nil {
+		return "", d.fail(what, err)
+	}
+	return keyIn(variables(in.Config.Env), imageConfig(im).env), nil
+}
+
+// keyIn finds the key under its two names, which must not contradict each other.
+func keyIn(env, ofImage map[string]string) (key string) {
+	for _, prefix := range []string{"BALENA", "RESIN"} {
+		name := prefix + "_SUPERVISOR_API_KEY"
+		got, there := env[name]
+		if !there {
+			continue
+		}
+		if !supervisorKey.MatchString(got) || got == ofImage[name] || key != "" && got != key {
+			return ""
+		}
+		key = got
+	}
+	return key
 }
 
 // imageSettings is what an image says about its containers, in the terms of a

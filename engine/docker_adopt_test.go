@@ -139,6 +139,42 @@ func (a adoption) wanted(composition string) reconcile.Create {
 	return reconcile.Create{App: a.app, Commit: "c", ReleaseID: 2, Service: p.Services["web"]}
 }
 
+// The key of a container is what its supervisor has put into its environment, and
+// nothing else that is called so.
+func TestTheKeyOfAnAdoptedContainer(t *testing.T) {
+	a := newAdoption(t)
+	key, other, public := strings.Repeat("a1", 16), strings.Repeat("b2", 16), strings.Repeat("c3", 16)
+	const ours, old = "BALENA_SUPERVISOR_API_KEY", "RESIN_SUPERVISOR_API_KEY"
+	docker().Image(t, dockerd.Image{Tag: "leaky:1", Changes: []string{"ENV " + ours + "=" + public}})
+	for name, c := range map[string]struct {
+		image string
+		env   map[string]string
+		want  string
+	}{
+		"both names":         {a.image, map[string]string{ours: key, old: key}, key},
+		"the old name only":  {a.image, map[string]string{old: key}, key},
+		"none":               {a.image, nil, ""},
+		"a contradiction":    {a.image, map[string]string{ours: key, old: other}, ""},
+		"not a supervisor's": {a.image, map[string]string{ours: "secret"}, ""},
+		"in capitals":        {a.image, map[string]string{ours: strings.ToUpper(key)}, ""},
+		"the image's":        {"leaky:1", nil, ""},
+		"instead of image's": {"leaky:1", map[string]string{ours: key}, key},
+		"beside the image's": {"leaky:1", map[string]string{old: public}, ""},
+		"empty":              {a.image, map[string]string{ours: ""}, ""},
+	} {
+		b := a.plain("web")
+		b.Image = c.image
+		b.env(c.env)
+		got, err := a.e.SupervisorKey(t.Context(), a.make(b))
+		if err != nil || got != c.want {
+			t.Errorf("%s: %q, %v, want %q", name, got, err, c.want)
+		}
+	}
+	if _, err := a.e.SupervisorKey(t.Context(), strings.Repeat("0", 64)); err == nil {
+		t.Error("a container that is not there has no key")
+	}
+}
+
 func (a adoption) subnet() string       { return strings.TrimSuffix(a.address(0), ".0") + ".0/24" }
 func (a adoption) address(n int) string { return fmt.Sprintf("172.31.%d.%d", 1+a.app.ID%200, n) }
 

@@ -34,6 +34,9 @@ const mostPuzzles = 5
 func (d *device) adoptContainers(ctx context.Context, w state.World) error {
 	for _, c := range d.candidates(w) {
 		changes, err := d.Engine.Differences(ctx, c.container, c.create)
+		if err == nil && len(changes) == 0 {
+			err = d.learnKey(ctx, c)
+		}
 		if err == nil {
 			err = d.compared(c, changes)
 		}
@@ -92,6 +95,50 @@ func (d *device) compared(c candidate, changes []state.Change) error {
 	}
 	d.adopted[c.container] = s.Hash
 	d.Log.Info().Str("service", s.Name).Str("app", c.create.App.Name).Msg("taken over from another supervisor without a restart")
+	return nil
+}
+
+// learnKey lets a container that is taken over go on to call the supervisor: the key
+// in its environment becomes that of its service. Whoever can make such a container
+// rules the engine; still a key opens nothing that way that another one opens, and
+// nothing that the cloud's documents or an image say is a key.
+func (d *device) learnKey(ctx context.Context, c candidate) error {
+	app, s := c.create.App, c.create.Service
+	if !slices.Contains(s.Spec.Features, state.FeatureAPI) {
+		return nil
+	}
+	all, err := d.Store.Keys.All()
+	if err != nil {
+		return err
+	}
+	for _, k := range all {
+		if k.AppID == app.ID && k.Service == s.Name {
+			return nil
+		}
+	}
+	key, err := d.Engine.SupervisorKey(ctx, c.container)
+	if err != nil || key == "" {
+		return err
+	}
+	global, err := d.Store.Identity.APIKey()
+	if err != nil {
+		return err
+	}
+	taken := key == global
+	for _, k := range all {
+		taken = taken || key == k.Key
+	}
+	for _, v := range s.Spec.Environment {
+		taken = taken || key == v
+	}
+	if taken {
+		d.Log.Warn().Str("service", s.Name).Str("app", app.Name).Msg("the container's key for the local API is not its own; it is refused until the service is made anew")
+		return nil
+	}
+	if err := d.Store.Keys.Learn(app.ID, s.Name, key); err != nil {
+		return err
+	}
+	d.Log.Info().Str("service", s.Name).Str("app", app.Name).Msg("its key for the local API works on")
 	return nil
 }
 

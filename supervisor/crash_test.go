@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"deckhand/reconcile"
 	"deckhand/state"
 	"deckhand/state/store"
@@ -344,6 +346,140 @@ func TestAdoption(t *testing.T) {
 	}
 	if left, err := m.Store.Adopted.All(); err != nil || len(left) != 0 {
 		t.Errorf("containers that are gone are remembered: %v %v", left, err)
+	}
+}
+
+// foreign is a device on which another supervisor runs a release; what ask names
+// may call the supervisor, and change says what else is wanted of it.
+func foreign(t *testing.T, ask string, change func(*state.Spec)) (*modelled, state.Target) {
+	t.Helper()
+	m, want := newModelled(t), release(1, "r1")
+	s := want.Apps["aaaa"].Services[ask]
+	s.Spec.Features = []string{state.FeatureAPI}
+	if change != nil {
+		change(&s.Spec)
+	}
+	s.Hash = s.Spec.Hash()
+	want.Apps["aaaa"].Services[ask] = s
+	m.accept(t, want)
+	m.reach(t, want, nil)
+	m.keys = map[string]string{}
+	for i, c := range m.world.Apps["aaaa"].Containers {
+		m.world.Apps["aaaa"].Containers[i].Hash = ""
+		m.keys[c.ID] = strings.Repeat(string("0123456789abcdef"[i]), 32)
+	}
+	return m, want
+}
+
+func (m *modelled) box(service string) state.Container {
+	for _, c := range m.world.Apps["aaaa"].Containers {
+		if c.Service == service {
+			return c
+		}
+	}
+	return state.Container{}
+}
+
+// learned are the keys that are known, by service.
+func (m *modelled) learned(t *testing.T) map[string]string {
+	t.Helper()
+	all, err := m.Store.Keys.All()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]string{}
+	for _, k := range all {
+		if k.AppID != 1 {
+			t.Errorf("a key of app %d", k.AppID)
+		}
+		out[k.Service] = k.Key
+	}
+	return out
+}
+
+// The key in a container that is taken over is its service's, and no other service's
+// is learned: only this one may call the supervisor.
+func TestAdoptionLearnsTheKey(t *testing.T) {
+	m, _ := foreign(t, "db", nil)
+	defer func() { m.close(t) }()
+	id := m.box("db").ID
+	m.noKeys = errors.New("the engine is away")
+	if _, err := m.device.Observe(t.Context()); err == nil {
+		t.Error("it was taken over without its key")
+	}
+	if left, err := m.Store.Adopted.All(); err != nil || left[id] != "" {
+		t.Errorf("taken over: %v %v", left, err)
+	}
+	m.noKeys = nil
+	m.look(t)
+	if diff := cmp.Diff(map[string]string{"db": m.keys[id]}, m.learned(t)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// A key is not learned that is somebody else's, that everybody can read, or that
+// stands where the service has one.
+func TestAdoptionRefusesKeys(t *testing.T) {
+	some := strings.Repeat("5", 32)
+	for name, c := range map[string]struct {
+		change func(*state.Spec)
+		before func(t *testing.T, m *modelled)
+		want   map[string]string
+	}{
+		"of another service": {
+			before: func(t *testing.T, m *modelled) {
+				t.Helper()
+				if err := m.Store.Keys.Learn(1, "web", some); err != nil {
+					t.Fatal(err)
+				}
+			},
+			want: map[string]string{"web": some},
+		},
+		"of the device": {
+			before: func(t *testing.T, m *modelled) {
+				t.Helper()
+				key, err := m.Store.Identity.APIKey()
+				if err != nil {
+					t.Fatal(err)
+				}
+				m.keys[m.box("db").ID] = key
+			},
+			want: map[string]string{},
+		},
+		"of the composition": {
+			change: func(s *state.Spec) { s.Environment = map[string]string{"BALENA_SUPERVISOR_API_KEY": some} },
+			want:   map[string]string{},
+		},
+		"beside one that it has": {
+			before: func(t *testing.T, m *modelled) {
+				t.Helper()
+				if err := m.Store.Keys.Learn(1, "db", strings.Repeat("9", 32)); err != nil {
+					t.Fatal(err)
+				}
+			},
+			want: map[string]string{"db": strings.Repeat("9", 32)},
+		},
+		"of a container that is to be replaced": {
+			before: func(_ *testing.T, m *modelled) {
+				m.differ = func(string, reconcile.Create) []state.Change {
+					return []state.Change{{Field: "user", Was: "root", Now: "app"}}
+				}
+			},
+			want: map[string]string{},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m, _ := foreign(t, "db", c.change)
+			defer func() { m.close(t) }()
+			m.keys[m.box("db").ID] = some
+			if c.before != nil {
+				c.before(t, m)
+			}
+			m.look(t)
+			if diff := cmp.Diff(c.want, m.learned(t)); diff != "" {
+				t.Error(diff)
+			}
+		})
 	}
 }
 

@@ -26,6 +26,9 @@ type containerEngine interface {
 	// Differences compares a container that another supervisor made with the
 	// one that we would make.
 	Differences(ctx context.Context, container string, s reconcile.Create) ([]state.Change, error)
+	// SupervisorKey is the key for our API that another supervisor gave to a
+	// container; empty: none.
+	SupervisorKey(ctx context.Context, container string) (string, error)
 }
 
 // lockFolder is the part of package locks that a device needs.

@@ -33,6 +33,10 @@ func (*brokenOff) Differences(context.Context, string, reconcile.Create) ([]stat
 	return nil, errors.New("nobody asked for that")
 }
 
+func (*brokenOff) SupervisorKey(context.Context, string) (string, error) {
+	return "", errors.New("nobody asked for that")
+}
+
 // An image whose removal broke off is still ours, also after a restart: nobody
 // else would ever remove it.
 func TestHalfRemovedImageStaysOurs(t *testing.T) {

@@ -40,6 +40,8 @@ type modelled struct {
 
 	differ  func(container string, s reconcile.Create) []state.Change
 	compare int                            // how often that was asked
+	keys    map[string]string              // for our API, by container that another supervisor made
+	noKeys  error                          // they cannot be read
 	before  func(reconcile.Step) error     // the engine gets a step
 	after   func(reconcile.Step) error     // it has done it
 	made    int                            // containers so far
@@ -141,6 +143,10 @@ func (m *modelled) Differences(_ context.Context, container string, s reconcile.
 		return nil, nil
 	}
 	return m.differ(container, s), nil
+}
+
+func (m *modelled) SupervisorKey(_ context.Context, container string) (string, error) {
+	return m.keys[container], m.noKeys
 }
 
 func (m *modelled) Do(_ context.Context, s reconcile.Step, _ func(done, total int64)) error {

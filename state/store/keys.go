@@ -37,6 +37,16 @@ func (k Keys) Renew(appID int64, service string) (string, error) {
 	return x.Key, k.b.put(serviceKeyName(appID, service), x)
 }
 
+// Learn gives a service the key that its container has from another supervisor. A
+// key that the service has already stays.
+func (k Keys) Learn(appID int64, service, key string) error {
+	name := serviceKeyName(appID, service)
+	if have, ok, err := k.b.get(name); err != nil || (ok && have.Key != "") {
+		return err
+	}
+	return k.b.put(name, ServiceKey{AppID: appID, Service: service, Key: key})
+}
+
 // All lists the keys; the map's own keys mean nothing.
 func (k Keys) All() (map[string]ServiceKey, error) { return k.b.all() }
 

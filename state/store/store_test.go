@@ -612,6 +612,24 @@ func TestAServiceKeepsItsKey(t *testing.T) {
 	}
 }
 
+// A key that a container brings along is learned once, and never over another.
+func TestAServiceBringsItsKey(t *testing.T) {
+	s, _ := open(t, filepath.Join(t.TempDir(), "db"))
+	brought := strings.Repeat("ab", 16)
+	must(t, s.Keys.Learn(7, "web", brought))
+	must(t, s.Keys.Learn(7, "web", strings.Repeat("cd", 16)))
+	key, err := s.Keys.Ensure(7, "web")
+	must(t, err)
+	own, err := s.Keys.Ensure(7, "db")
+	must(t, err)
+	must(t, s.Keys.Learn(7, "db", brought))
+	still, err := s.Keys.Ensure(7, "db")
+	must(t, err)
+	if key != brought || own != still {
+		t.Errorf("keys %q, %q, %q", key, own, still)
+	}
+}
+
 func TestABadAPIKeyIsReplaced(t *testing.T) {
 	s, _ := open(t, filepath.Join(t.TempDir(), "db"))
 	must(t, s.Identity.b.put(apiKeyName, "short"))

@@ -125,6 +125,7 @@ func TestTakenOverFromBalena(t *testing.T) {
 		return with(with(x, "environment", env), "labels", labels)
 	}
 	webEnv, webLabels := map[string]string{"LEVEL": "info", "QUOTED": `a "b" $c`}, map[string]string{"owner": "me", "io.balena.update.strategy": "kill-then-download"}
+	callsSupervisor := map[string]string{"io.balena.features.supervisor-api": "1"}
 	a := app("1", "a", map[string]any{
 		"web": service(11, 101, webEnv, webLabels, map[string]any{
 			"volumes": []string{"data:/data"}, "ports": []string{port + ":80"}, "cap_add": []string{"NET_ADMIN"}, "depends_on": []string{"worker"},
@@ -133,7 +134,7 @@ func TestTakenOverFromBalena(t *testing.T) {
 			"networks": []string{"front", "back"}, "command": "sleep 100000", "stop_grace_period": "1s", "tty": false,
 			"volumes": []any{map[string]any{"type": "volume", "source": "data", "target": "/shared"}}, "mem_limit": "64m",
 		}),
-		"hosty": service(13, 103, map[string]string{}, map[string]string{}, map[string]any{"network_mode": "host", "restart": "unless-stopped"}),
+		"hosty": service(13, 103, map[string]string{}, callsSupervisor, map[string]any{"network_mode": "host", "restart": "unless-stopped"}),
 		"once":  service(14, 104, map[string]string{}, map[string]string{}, map[string]any{"command": []string{"true"}, "restart": "no"}),
 	}).beside("networks", map[string]any{"front": map[string]any{}, "back": map[string]any{}}).beside("volumes", map[string]any{"data": map[string]any{}})
 	a.release = 77
@@ -157,7 +158,8 @@ func TestTakenOverFromBalena(t *testing.T) {
 	})
 	hostname, err := os.Hostname()
 	s.must(err)
-	old.service("hosty", 13, 103, nil, nil, nil, func(c *container.Config, h *container.HostConfig) {
+	key := strings.Repeat("0a", 16) // of nobody's database
+	old.service("hosty", 13, 103, map[string]string{"BALENA_SUPERVISOR_API_KEY": key, "RESIN_SUPERVISOR_API_KEY": key}, callsSupervisor, nil, func(c *container.Config, h *container.HostConfig) {
 		c.Hostname, h.RestartPolicy = hostname, container.RestartPolicy{Name: "unless-stopped"}
 	})
 	once := old.service("once", 14, 104, nil, nil, []string{"default"}, func(c *container.Config, h *container.HostConfig) {
@@ -190,6 +192,12 @@ func TestTakenOverFromBalena(t *testing.T) {
 	tape.never("create network default", "destroy network default", "create network front", "create volume data", "destroy volume data")
 	s.untouched(before)
 	s.noLocks()
+	if code := s.callsAPI(before["hosty"], "GET", "/v2/applications/1/state", nil, nil); code != 200 {
+		t.Errorf("a container that was taken over calls the supervisor: %d", code)
+	}
+	if code := s.callsAPI(before["web"], "GET", "/v2/applications/1/state", nil, nil); code != 401 {
+		t.Errorf("a container without a key calls the supervisor: %d", code)
+	}
 
 	webEnv = map[string]string{"LEVEL": "debug", "QUOTED": `a "b" $c`}
 	b := a
