@@ -82,7 +82,7 @@ func (c *compiled) grant(role Role, resource string, ways map[string]string, cel
 	wider := strings.Contains(cell, "visible") || strings.Contains(cell, "reachable")
 	for grant := range strings.SplitSeq(cell, ",") {
 		verbs, rows, _ := strings.Cut(strings.TrimSpace(grant), " ")
-		if rows == "public" && wider {
+		if verbs == "" || rows == "public" && wider {
 			continue // contained in the other
 		}
 		where, words := condition(role, resource, ways, rows)

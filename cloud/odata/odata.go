@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 
+	"deckhand/cloud/access"
 	"deckhand/cloud/answer"
 	"deckhand/cloud/auth"
 	"deckhand/cloud/model"
@@ -121,16 +122,11 @@ func (o *OData) get(w http.ResponseWriter, r *http.Request) {
 
 // visible limits a query to the rows the actor may see; false: none of this resource.
 func (c *compiler) visible(actor auth.Actor) (string, bool) {
-	condition := c.resource.Users
-	if actor.Kind == auth.Device {
-		if condition = c.resource.Devices; condition == "" {
-			return "", false
-		}
+	condition, args, ok := access.Rows(actor.Caller(), c.resource.Name, access.Read)
+	if !ok {
+		return "", false
 	}
-	if condition == "" {
-		return "TRUE", true
-	}
-	c.args = append(c.args, actor.ID)
+	c.args = append(c.args, args...)
 	return "(" + condition + ")", true
 }
 

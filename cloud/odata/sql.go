@@ -138,7 +138,7 @@ func argument(f model.Field, v any) (any, error) {
 		if s, ok := v.(string); ok {
 			return model.Repository(s), nil
 		}
-	case model.Text, model.JSON:
+	case model.Text, model.JSON, model.Version:
 		if s, ok := v.(string); ok {
 			return s, nil
 		}
