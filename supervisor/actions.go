@@ -15,6 +15,7 @@ import (
 	"deckhand/reconcile/run"
 	"deckhand/state"
 	"deckhand/state/store"
+	"deckhand/supervisor/history"
 )
 
 // caller stands for a program that used the device API, for people.
@@ -65,7 +66,7 @@ func (e edge) Act(ctx context.Context, a localapi.Action) error {
 		return err
 	}
 	if !g.joined {
-		s.journal.wish(RequestKind(x.kind), x.now.UUID, a.Services, x.by, g.text)
+		s.journal.Wish(string(x.kind), x.now.UUID, a.Services, x.by, g.text)
 	}
 	about := s.device.intentsAbout(x)
 	s.retry(x.now.UUID)
@@ -177,7 +178,7 @@ func (s *Supervisor) mayDisturb(w state.World, x wish, force bool) (end func(), 
 	if force {
 		return s.forceAction(x)
 	}
-	known := servicesOf(x.want, x.now)
+	known := history.ServicesOf(x.want, x.now)
 	for _, l := range x.now.UserLocks {
 		if slices.Contains(known, l.Service) {
 			return end, lockedBy(cmp.Or(x.want.ID, x.now.ID), l.Service)
@@ -208,7 +209,7 @@ func (s *Supervisor) forceAction(x wish) (end func(), err error) {
 		if err := s.device.allow(o); err != nil {
 			return nil, fmt.Errorf("write down that the action is forced: %w", state.Classify(state.ClassSpace, err))
 		}
-		s.journal.wish(RequestOverride, uuid, nil, o.By, "update locks of "+x.name+" may be broken until that is done")
+		s.journal.Allow(string(RequestOverride), uuid, o.By, "update locks of "+x.name+" may be broken until that is done")
 	}
 	if s.actions.forced == nil {
 		s.actions.forced = map[string]int{}
@@ -397,10 +398,10 @@ func (x waited) concerned(step reconcile.Step, t state.Target) bool {
 	if _, fetch := step.(reconcile.Fetch); step == nil || fetch && x.kind == state.Stop {
 		return false
 	}
-	if about := subjectOf(step); about.app == x.now.UUID && about.service == "" {
+	if about := history.SubjectOf(step); about.App == x.now.UUID && about.Service == "" {
 		return true
 	}
-	return slices.ContainsFunc(x.services, func(service string) bool { return concerns(step, t, x.now.UUID, service) })
+	return slices.ContainsFunc(x.services, func(service string) bool { return history.Concerns(step, t, x.now.UUID, service) })
 }
 
 // CleanVolumes implements localapi.Apps. A volume that a release wants or a

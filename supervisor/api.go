@@ -14,6 +14,7 @@ import (
 	"deckhand/reconcile/run"
 	"deckhand/state"
 	"deckhand/state/store"
+	"deckhand/supervisor/history"
 	"deckhand/target"
 	"deckhand/uplink"
 	"deckhand/version"
@@ -90,7 +91,7 @@ func (s *Supervisor) forceOnce() {
 		s.cfg.Log.Warn().Err(err).Msg("cannot write down that the update is forced; locks hold")
 		return
 	}
-	s.journal.wish(RequestOverride, "", nil, o.By, "update locks may be broken until the update is done")
+	s.journal.Allow(string(RequestOverride), "", o.By, "update locks may be broken until the update is done")
 }
 
 // serveAPI serves the device API until ctx ends. A taken port is no reason to
@@ -190,13 +191,13 @@ func (s *Supervisor) cloudView() *Cloud {
 func (a answers) Explain(service string) (any, error) {
 	st := a.s.runner.Status()
 	if st.Looked.IsZero() && st.Err == nil {
-		return nil, state.Classify(state.ClassEngine, errNothingYet)
+		return nil, state.Classify(state.ClassEngine, history.ErrNothingYet)
 	}
-	past, err := a.s.journal.past()
+	past, err := a.s.journal.Past()
 	if err != nil {
 		a.s.cfg.Log.Warn().Err(err).Msg("cannot read what happened; the explanation goes without")
 	}
-	return explain(service, inquiry{status: st, past: past, cloud: a.s.cloudView(), now: a.s.device.Now(), differ: a.s.device.differencesOf})
+	return history.Explain(service, a.s.question(st, past))
 }
 
 // Request implements localapi.Supervisor.

@@ -20,6 +20,7 @@ import (
 	"deckhand/localapi"
 	"deckhand/reconcile"
 	"deckhand/state"
+	"deckhand/supervisor/history"
 )
 
 // ErrNotRunning means that no supervisor uses the data folder.
@@ -62,14 +63,14 @@ func (a Ask) Snapshot(ctx context.Context) (Snapshot, error) {
 
 // Explain asks why a service, SERVICE or APP/SERVICE, was restarted and why it
 // does not update.
-func (a Ask) Explain(ctx context.Context, service string) (Explanation, error) {
-	var e Explanation
+func (a Ask) Explain(ctx context.Context, service string) (history.Explanation, error) {
+	var e history.Explanation
 	return e, a.get(ctx, http.MethodGet, "/v3/explain?service="+url.QueryEscape(service), nil, &e)
 }
 
 // History asks for what happened last, to everything or to a service, SERVICE or
 // APP/SERVICE: what ended within a time, 0 for all, and so many entries at most.
-func (a Ask) History(ctx context.Context, service string, within time.Duration, entries int) (History, error) {
+func (a Ask) History(ctx context.Context, service string, within time.Duration, entries int) (history.Page, error) {
 	q := url.Values{"limit": {strconv.Itoa(entries)}}
 	if app, name, both := strings.Cut(service, "/"); both {
 		q.Set("app", app)
@@ -80,7 +81,7 @@ func (a Ask) History(ctx context.Context, service string, within time.Duration, 
 	if within > 0 {
 		q.Set("since", time.Now().Add(-within).Format(time.RFC3339))
 	}
-	var h History
+	var h history.Page
 	return h, a.get(ctx, http.MethodGet, "/v3/history?"+q.Encode(), nil, &h)
 }
 

@@ -16,15 +16,25 @@ import (
 	"deckhand/report"
 	"deckhand/state"
 	"deckhand/state/store"
+	"deckhand/supervisor/history"
 )
 
 // told is a device with a journal, and a clock that goes on by a second with
 // each step.
 type told struct {
 	*modelled
-	j        *journal
+	j        *history.Journal
+	disk     *redirected // under the journal
 	clock    time.Time
 	failures map[reconcile.Key]state.Failure
+}
+
+// redirected is a store that a test may put another in front of.
+type redirected struct{ history.Store }
+
+// question is one to a device whose cloud is reached.
+func question(st run.Status, past []store.Entry, now time.Time) history.Question {
+	return history.Question{Status: st, Past: past, Now: now, Rows: func() []report.Row { return report.Rows(reportInput(st)) }}
 }
 
 func newTold(t *testing.T) *told {
@@ -32,14 +42,15 @@ func newTold(t *testing.T) *told {
 	t.Cleanup(func() { m.close(t) })
 	x := &told{modelled: m, clock: time.Date(2026, 3, 1, 3, 0, 0, 0, time.UTC), failures: map[reconcile.Key]state.Failure{}}
 	x.device.Now = func() time.Time { return x.clock }
-	x.j = newJournal(m.Store.History, m.target, x.device.Now, zerolog.Nop())
-	x.j.begin("1.0")
+	x.disk = &redirected{m.Store.History}
+	x.j = history.New(history.Config{Store: x.disk, Target: m.target, Now: x.device.Now, Log: zerolog.Nop()})
+	x.j.Begin("1.0")
 	return x
 }
 
 func (x *told) accept(t *testing.T, want state.Target) {
 	x.clock = x.clock.Add(time.Minute)
-	x.j.accepted(x.target(), want, "from https://api.test")
+	x.j.Accepted(x.target(), want, "from https://api.test")
 	x.modelled.accept(t, want)
 	clear(x.failures)
 }
@@ -52,7 +63,7 @@ func (x *told) status(t *testing.T) run.Status {
 		t.Fatal(err)
 	}
 	s := run.Status{Target: x.target(), HasGoal: true, World: w, Plan: p, Looked: x.clock, Settled: p.Steps() == 0, Failures: x.failures}
-	x.j.status(s)
+	x.j.Status(s)
 	return s
 }
 
@@ -66,38 +77,38 @@ func (x *told) work(t *testing.T, breaks func(reconcile.Step) error) {
 			return
 		}
 		n := ready[0]
-		x.j.event(run.Event{Node: n, At: x.clock})
+		x.j.Event(run.Event{Node: n, At: x.clock})
 		x.clock = x.clock.Add(time.Second)
 		err := x.device.Do(t.Context(), n.Step, nil)
-		x.j.event(run.Event{Node: n, At: x.clock, Ended: true, Took: time.Second, Err: err})
+		x.j.Event(run.Event{Node: n, At: x.clock, Ended: true, Took: time.Second, Err: err})
 		if err != nil {
-			x.failures[n.Key] = state.Failure{Class: state.ClassOf(err), Text: plainText(err), Attempt: 3, Next: x.clock.Add(time.Hour)}
+			x.failures[n.Key] = state.Failure{Class: state.ClassOf(err), Text: history.PlainText(err), Attempt: 3, Next: x.clock.Add(time.Hour)}
 		}
 	}
 	t.Fatal("no end is reached")
 }
 
-func (x *told) explain(t *testing.T, name string) Explanation {
+func (x *told) explain(t *testing.T, name string) history.Explanation {
 	t.Helper()
 	st := x.status(t)
-	past, err := x.j.past()
+	past, err := x.j.Past()
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := explain(name, inquiry{status: st, past: past, now: x.clock, differ: x.differencesOf})
+	e, err := history.Explain(name, question(st, past, x.clock))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return e
 }
 
-func (e Explanation) blocker(kind string) Blocker {
+func blockerOf(e history.Explanation, kind string) history.Blocker {
 	for _, b := range e.Blockers {
 		if b.Kind == kind {
 			return b
 		}
 	}
-	return Blocker{}
+	return history.Blocker{}
 }
 
 // A service that was restarted can say which field did it, from what to what,
@@ -121,7 +132,7 @@ func TestExplainTheLastRestart(t *testing.T) {
 		if e.Verdict != "it is as it was asked to be" || len(e.Blockers) != 0 || e.Runs == nil || e.Runs.Release != "r2" || e.Runs.Status != "running" {
 			t.Errorf("%+v", e)
 		}
-		x.j.flush() // once from memory, once from the disk
+		x.j.Flush() // once from memory, once from the disk
 	}
 	db := x.explain(t, "shop/db") // only its name changed
 	if r := db.Restart; r == nil || r.Release != "r1" || r.Cause != "no container yet" {
@@ -130,7 +141,7 @@ func TestExplainTheLastRestart(t *testing.T) {
 	if _, err := x.wish(t, state.Restart, "db"); err != nil {
 		t.Fatal(err)
 	}
-	x.j.wish(RequestRestart, "aaaa", []string{"db"}, owner, "shop/db restarts")
+	x.j.Wish(string(RequestRestart), "aaaa", []string{"db"}, owner, "shop/db restarts")
 	x.work(t, nil)
 	if r := x.explain(t, "db").Restart; r == nil || !strings.Contains(r.By, "restart for the owner") {
 		t.Errorf("db after a request: %+v", r)
@@ -138,8 +149,8 @@ func TestExplainTheLastRestart(t *testing.T) {
 	if _, err := x.wish(t, state.Purge); err != nil {
 		t.Fatal(err)
 	}
-	x.j.wish(RequestPurge, "aaaa", nil, owner, "the volumes are deleted")
-	x.j.wish(RequestOverride, "aaaa", nil, owner, "has nothing to do with it")
+	x.j.Wish(string(RequestPurge), "aaaa", nil, owner, "the volumes are deleted")
+	x.j.Allow(string(RequestOverride), "aaaa", owner, "has nothing to do with it")
 	x.work(t, nil)
 	if r := x.explain(t, "db").Restart; r == nil || !strings.Contains(r.By, "purge for the owner") || r.Cause == "no container yet" || r.Down == 0 {
 		t.Errorf("db after a purge: %+v", r)
@@ -161,7 +172,7 @@ func TestExplainARestartAfterAHandover(t *testing.T) {
 	if _, err := x.wish(t, state.Restart, "web"); err != nil {
 		t.Fatal(err)
 	}
-	x.j.wish(RequestRestart, "aaaa", []string{"web"}, owner, "shop/web restarts")
+	x.j.Wish(string(RequestRestart), "aaaa", []string{"web"}, owner, "shop/web restarts")
 	x.work(t, nil)
 	if r := x.explain(t, "web").Restart; r == nil || r.Down != 0 || r.Cause == "image changed" {
 		t.Errorf("after the request: %+v", r)
@@ -179,13 +190,13 @@ func TestExplainWhatIsInTheWay(t *testing.T) {
 		want          []string // in the blocker
 	}{
 		{
-			name: "a lock of its own", service: "job", kind: BlockedLock, want: []string{"update lock", "job", "deckhand override shop"},
+			name: "a lock of its own", service: "job", kind: history.BlockedLock, want: []string{"update lock", "job", "deckhand override shop"},
 			disturb: func(x *told) {
 				x.users[1] = []locks.UpdateLock{{AppID: 1, Service: "job", Path: "/run/updates.lock", Kind: "file", UID: 1000, Since: x.clock.Add(-2 * time.Hour)}}
 			},
 		},
 		{
-			name: "a failed download", service: "web", kind: BlockedFailure, want: []string{"disk is full", "free disk space"},
+			name: "a failed download", service: "web", kind: history.BlockedFailure, want: []string{"disk is full", "free disk space"},
 			breaks: func(s reconcile.Step) error {
 				if _, ok := s.(reconcile.Fetch); ok {
 					return state.Classify(state.ClassSpace, errors.New("the disk is full"))
@@ -194,7 +205,7 @@ func TestExplainWhatIsInTheWay(t *testing.T) {
 			},
 		},
 		{
-			name: "another service's download", service: "job", kind: BlockedFailure, want: []string{"no such host", "DNS"},
+			name: "another service's download", service: "job", kind: history.BlockedFailure, want: []string{"no such host", "DNS"},
 			breaks: func(s reconcile.Step) error {
 				if _, ok := s.(reconcile.Fetch); ok {
 					return state.Classify(state.ClassDNS, errors.New("no such host"))
@@ -203,11 +214,11 @@ func TestExplainWhatIsInTheWay(t *testing.T) {
 			},
 		},
 		{
-			name: "a stop", service: "db", kind: BlockedStopped, want: []string{"the owner asked", "deckhand start shop/db"},
+			name: "a stop", service: "db", kind: history.BlockedStopped, want: []string{"the owner asked", "deckhand start shop/db"},
 			disturb: func(x *told) { _, _ = x.wish(t, state.Stop, "db") }, target: func() state.Target { return release(1, "r1") },
 		},
 		{
-			name: "a rejected release", service: "web", kind: BlockedRejected, want: []string{"r2", "services.web.ports", "correct the release"},
+			name: "a rejected release", service: "web", kind: history.BlockedRejected, want: []string{"r2", "services.web.ports", "correct the release"},
 			target: func() state.Target {
 				r := release(2, "r2")
 				a := r.Apps["aaaa"]
@@ -217,7 +228,7 @@ func TestExplainWhatIsInTheWay(t *testing.T) {
 			},
 		},
 		{
-			name: "a failed hand-over", service: "web", kind: BlockedHandover, want: []string{"did not take over", "no message", "deckhand retry"},
+			name: "a failed hand-over", service: "web", kind: history.BlockedHandover, want: []string{"did not take over", "no message", "deckhand retry"},
 			target: func() state.Target {
 				r := release(2, "r2")
 				s := r.Apps["aaaa"].Services["web"]
@@ -247,7 +258,7 @@ func TestExplainWhatIsInTheWay(t *testing.T) {
 			x.accept(t, want)
 			x.work(t, c.breaks)
 			e := x.explain(t, c.service)
-			e.mentions(t, c.kind, c.want)
+			mentions(t, e, c.kind, c.want)
 			reported(t, c.kind, reportWaits(x.status(t))["aaaa"])
 		})
 	}
@@ -256,9 +267,9 @@ func TestExplainWhatIsInTheWay(t *testing.T) {
 // reported checks what the report says about a blocker: locks and failures only.
 func reported(t *testing.T, kind string, told []report.Wait) {
 	t.Helper()
-	held := kind == BlockedLock
+	held := kind == history.BlockedLock
 	switch {
-	case !held && kind != BlockedFailure:
+	case !held && kind != history.BlockedFailure:
 		if len(told) > 0 {
 			t.Errorf("the report says that something is waited for: %+v", told)
 		}
@@ -269,9 +280,9 @@ func reported(t *testing.T, kind string, told []report.Wait) {
 	}
 }
 
-func (e Explanation) mentions(t *testing.T, kind string, want []string) {
+func mentions(t *testing.T, e history.Explanation, kind string, want []string) {
 	t.Helper()
-	b := e.blocker(kind)
+	b := blockerOf(e, kind)
 	if b.Kind == "" {
 		t.Fatalf("nothing is in the way: %+v", e)
 	}
@@ -333,13 +344,13 @@ func TestTheJournalNotesWaits(t *testing.T) {
 	}
 	delete(x.users, 1)
 	x.work(t, nil)
-	past, err := x.j.past()
+	past, err := x.j.Past()
 	if err != nil {
 		t.Fatal(err)
 	}
 	var waits []string
 	for _, e := range past {
-		if e.Kind == kindWait {
+		if e.Kind == history.KindWait {
 			waits = append(waits, e.Title)
 		}
 	}
@@ -353,24 +364,24 @@ func TestTheJournalCostsFewWrites(t *testing.T) {
 	x := newTold(t)
 	x.accept(t, release(1, "r1"))
 	x.work(t, nil)
-	past := &countingPast{pastStore: x.Store.History}
-	x.j.store = past
+	past := &countingPast{Store: x.Store.History}
+	x.disk.Store = past
 	x.accept(t, release(2, "r2"))
 	x.work(t, nil)
 	if past.writes != 0 {
 		t.Errorf("%d writes on the way", past.writes)
 	}
-	x.j.flush()
-	x.j.flush()
+	x.j.Flush()
+	x.j.Flush()
 	if past.writes != 1 {
 		t.Errorf("%d writes at the end", past.writes)
 	}
 	past.fails = errors.New("the disk is full")
-	x.j.wish(RequestRestart, "aaaa", nil, owner, "kept in memory")
-	x.j.flush()
+	x.j.Wish(string(RequestRestart), "aaaa", nil, owner, "kept in memory")
+	x.j.Flush()
 	past.fails = nil
-	x.j.flush()
-	if all, err := x.j.past(); err != nil || all[len(all)-1].Text != "kept in memory" {
+	x.j.Flush()
+	if all, err := x.j.Past(); err != nil || all[len(all)-1].Text != "kept in memory" {
 		t.Errorf("what could not be written is lost: %v", err)
 	}
 }
@@ -378,14 +389,14 @@ func TestTheJournalCostsFewWrites(t *testing.T) {
 // Who asks while entries are on their way to the disk sees them once.
 func TestTheJournalIsWholeWhileItIsWritten(t *testing.T) {
 	x := newTold(t)
-	slow := &slowPast{pastStore: x.Store.History, begun: make(chan struct{}), goOn: make(chan struct{})}
-	x.j.store = slow
-	x.j.wish(RequestRestart, "aaaa", nil, owner, "just now")
-	go x.j.flush()
+	slow := &slowPast{Store: x.Store.History, begun: make(chan struct{}), goOn: make(chan struct{})}
+	x.disk.Store = slow
+	x.j.Wish(string(RequestRestart), "aaaa", nil, owner, "just now")
+	go x.j.Flush()
 	<-slow.begun
 	asked := make(chan []store.Entry)
 	go func() {
-		all, _ := x.j.past()
+		all, _ := x.j.Past()
 		asked <- all
 	}()
 	var all []store.Entry
@@ -402,18 +413,18 @@ func TestTheJournalIsWholeWhileItIsWritten(t *testing.T) {
 
 // slowPast says when it has begun to write.
 type slowPast struct {
-	pastStore
+	history.Store
 	begun, goOn chan struct{}
 }
 
 func (s *slowPast) Append(entries []store.Entry) error {
 	close(s.begun)
 	<-s.goOn
-	return s.pastStore.Append(entries)
+	return s.Store.Append(entries)
 }
 
 type countingPast struct {
-	pastStore
+	history.Store
 	writes int
 	fails  error
 }
@@ -423,23 +434,23 @@ func (c *countingPast) Append(entries []store.Entry) error {
 		return c.fails
 	}
 	c.writes++
-	return c.pastStore.Append(entries)
+	return c.Store.Append(entries)
 }
 
 // A long step is in the past before it has ended.
 func TestTheJournalNotesLongSteps(t *testing.T) {
 	x := newTold(t)
 	n := reconcile.Node{Step: reconcile.Fetch{Image: "web:1"}, Key: "fetch web:1"}
-	x.j.event(run.Event{Node: n, At: x.clock})
-	x.j.flush()
+	x.j.Event(run.Event{Node: n, At: x.clock})
+	x.j.Flush()
 	x.clock = x.clock.Add(time.Minute)
-	x.j.flush()
-	x.j.flush()
-	past, err := x.j.past()
+	x.j.Flush()
+	x.j.Flush()
+	past, err := x.j.Past()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(past) != 2 || past[1].Outcome != outcomeStarted {
+	if len(past) != 2 || past[1].Outcome != history.OutcomeStarted {
 		t.Errorf("%+v", past)
 	}
 }
@@ -456,11 +467,11 @@ func TestExplainNamesTheService(t *testing.T) {
 		"web": "2 apps have a service web; say which: shop/web, lab/web", "wob": "there is no service wob; the device has db, job, web",
 		"shop/wob": "shop has no service wob", "ship/web": "there is no app ship",
 	} {
-		if _, err := explain(name, inquiry{status: st, now: x.clock}); state.ClassOf(err) != state.ClassInvalid || !strings.Contains(err.Error(), text) {
+		if _, err := history.Explain(name, question(st, nil, x.clock)); state.ClassOf(err) != state.ClassInvalid || !strings.Contains(err.Error(), text) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	e, err := explain("lab/web", inquiry{status: st, now: x.clock})
+	e, err := history.Explain("lab/web", question(st, nil, x.clock))
 	if err != nil || e.App != "lab" || e.Runs != nil || len(e.Next) == 0 {
 		t.Errorf("%+v, %v", e, err)
 	}

@@ -19,6 +19,7 @@ import (
 	"deckhand/reconcile"
 	"deckhand/state"
 	"deckhand/state/store"
+	"deckhand/supervisor/history"
 )
 
 // ofShop is what the key of a service of the shop opens.
@@ -115,7 +116,7 @@ func (x *told) waitsForLease(t *testing.T, l store.Lease) {
 	if v := view(st); v.State != StateWaiting || v.Waiting[0].Holder != leaseWait {
 		t.Errorf("status: %+v", v)
 	}
-	if b := x.explain(t, "web").Blockers; len(b) != 1 || b[0].Kind != BlockedLock || b[0].Holder != leaseWait {
+	if b := x.explain(t, "web").Blockers; len(b) != 1 || b[0].Kind != history.BlockedLock || b[0].Holder != leaseWait {
 		t.Errorf("explanation: %+v", b)
 	}
 	if w := reportWaits(st)["aaaa"]; len(w) != 1 || w[0].Holder != leaseWait {
@@ -128,7 +129,8 @@ func (x *told) reopen(t *testing.T) {
 	t.Helper()
 	x.now = x.device.Now
 	x.open(t)
-	x.j = newJournal(x.Store.History, x.target, x.device.Now, zerolog.Nop())
+	x.disk.Store = x.Store.History
+	x.j = history.New(history.Config{Store: x.disk, Target: x.target, Now: x.device.Now, Log: zerolog.Nop()})
 	x.use(release(2, "r2"))
 }
 

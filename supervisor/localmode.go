@@ -20,6 +20,7 @@ import (
 	"deckhand/report"
 	"deckhand/state"
 	"deckhand/state/store"
+	"deckhand/supervisor/history"
 	"deckhand/target"
 )
 
@@ -359,7 +360,7 @@ func leftovers(s run.Status) bool {
 		}
 	}
 	return slices.ContainsFunc(s.Running, func(r run.Running) bool {
-		uuid := subjectOf(r.Node.Step).app
+		uuid := history.SubjectOf(r.Node.Step).App
 		return uuid != "" && unwanted(uuid)
 	})
 }

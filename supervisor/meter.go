@@ -19,6 +19,7 @@ import (
 	"deckhand/reconcile/run"
 	"deckhand/report"
 	"deckhand/state"
+	"deckhand/supervisor/history"
 	"deckhand/version"
 )
 
@@ -88,14 +89,14 @@ func (m *meter) event(e run.Event) {
 	if !e.Ended {
 		return
 	}
-	x := stepCount{subjectOf(e.Node.Step).kind, outcomeDone}
+	x := stepCount{history.SubjectOf(e.Node.Step).Kind, history.OutcomeDone}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if e.Err != nil {
 		class := state.ClassOf(e.Err)
-		x.outcome = outcomeFailed
+		x.outcome = history.OutcomeFailed
 		if class == state.ClassCancelled {
-			x.outcome = outcomeCancelled
+			x.outcome = history.OutcomeCancelled
 		}
 		m.failures[class]++
 	}

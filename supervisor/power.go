@@ -13,6 +13,7 @@ import (
 	"deckhand/locks"
 	"deckhand/reconcile"
 	"deckhand/state"
+	"deckhand/supervisor/history"
 )
 
 const (
@@ -112,7 +113,7 @@ func (s *Supervisor) lockAll(ctx context.Context, force bool) (free func(context
 	defer cancel()
 	for _, uuid := range slices.Sorted(maps.Keys(w.Apps)) {
 		now := w.Apps[uuid]
-		services := servicesOf(state.App{}, now)
+		services := history.ServicesOf(state.App{}, now)
 		if now.ID == 0 || len(services) == 0 {
 			continue
 		}

@@ -14,6 +14,7 @@ import (
 	"deckhand/reconcile/run"
 	"deckhand/report"
 	"deckhand/state"
+	"deckhand/supervisor/history"
 	"deckhand/uplink"
 	"deckhand/version"
 )
@@ -86,7 +87,7 @@ func reportWaits(s run.Status) map[string][]report.Wait {
 	for _, w := range s.Plan.Waiting {
 		wait := report.Wait{Step: w.Title, Class: w.Class, Text: w.Text, Holder: w.Holder, Since: w.Since, Tries: w.Tries, Until: w.Until}
 		for uuid, app := range s.Target.Apps {
-			if concernsApp(steps[w.Key], app) {
+			if history.ConcernsApp(steps[w.Key], app) {
 				out[uuid] = append(out[uuid], wait)
 			}
 		}

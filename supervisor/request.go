@@ -12,6 +12,7 @@ import (
 
 	"deckhand/state"
 	"deckhand/state/store"
+	"deckhand/supervisor/history"
 )
 
 // Request is a wish of the owner or of a program on the device, beside the
@@ -96,7 +97,7 @@ func (s *Supervisor) Force(ctx context.Context, r Request) (Accepted, error) {
 		return Accepted{}, fmt.Errorf("write the override down: %w", state.Classify(state.ClassSpace, err))
 	}
 	text := fmt.Sprintf("update locks of %s may be broken for %s", name, length)
-	s.journal.wish(RequestOverride, app, nil, o.By, text)
+	s.journal.Allow(string(RequestOverride), app, o.By, text)
 	s.retry(app)
 	return Accepted{Text: text, Until: until}, nil
 }
@@ -115,7 +116,7 @@ func (s *Supervisor) EndForce(ctx context.Context, r Request) (Accepted, error) 
 	if n == 0 {
 		return Accepted{Text: "there was no override for " + name, Joined: true}, nil
 	}
-	s.journal.wish(RequestEndOverride, app, nil, cmp.Or(r.By, owner), text)
+	s.journal.Allow(string(RequestEndOverride), app, cmp.Or(r.By, owner), text)
 	s.runner.Look()
 	return Accepted{Text: text}, nil
 }
@@ -153,7 +154,7 @@ func (s *Supervisor) requestedApp(ctx context.Context, r Request) (uuid, name st
 		return "", "", err
 	}
 	t := s.device.target()
-	uuid, err = findApp(t, w, r.App)
+	uuid, err = history.FindApp(t, w, r.App)
 	return uuid, cmp.Or(t.Apps[uuid].Name, uuid), state.Classify(state.ClassInvalid, err)
 }
 
@@ -173,7 +174,7 @@ func (s *Supervisor) intent(ctx context.Context, kind state.IntentKind, r Reques
 	}
 	if !g.joined {
 		services := r.Services
-		s.journal.wish(RequestKind(kind), x.now.UUID, services, x.by, g.text)
+		s.journal.Wish(string(kind), x.now.UUID, services, x.by, g.text)
 	}
 	s.retry(x.now.UUID)
 	return Accepted{Text: g.text, Joined: g.joined}, nil
@@ -181,13 +182,13 @@ func (s *Supervisor) intent(ctx context.Context, kind state.IntentKind, r Reques
 
 // newWish checks that what a request names exists.
 func newWish(t state.Target, w state.World, kind state.IntentKind, r Request) (wish, error) {
-	uuid, err := findApp(t, w, r.App)
+	uuid, err := history.FindApp(t, w, r.App)
 	if err != nil {
 		return wish{}, err
 	}
 	x := wish{kind: kind, by: cmp.Or(r.By, owner), now: w.Apps[uuid], want: t.Apps[uuid], named: len(r.Services) > 0}
 	x.now.UUID, x.name = uuid, cmp.Or(x.want.Name, uuid)
-	known := servicesOf(x.want, x.now)
+	known := history.ServicesOf(x.want, x.now)
 	x.services = known
 	if x.named {
 		x.services = slices.Compact(slices.Sorted(slices.Values(r.Services)))

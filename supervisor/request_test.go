@@ -10,13 +10,14 @@ import (
 
 	"deckhand/reconcile/run"
 	"deckhand/state"
+	"deckhand/supervisor/history"
 )
 
 // supervised is a supervisor without engine, cloud and sockets.
 func supervised(t *testing.T) (*Supervisor, *modelled) {
 	m := shop(t)
 	s := &Supervisor{cfg: Config{Log: zerolog.Nop()}, device: m.device, store: m.Store}
-	s.journal = newJournal(m.Store.History, m.target, time.Now, zerolog.Nop())
+	s.journal = history.New(history.Config{Store: m.Store.History, Target: m.target, Now: time.Now, Log: zerolog.Nop()})
 	s.runner = run.New(run.Config{Device: m.device, Log: zerolog.Nop()})
 	return s, m
 }
@@ -60,7 +61,7 @@ func TestRequests(t *testing.T) {
 	if len(w.Overrides) != 1 || w.Overrides[0].App != "aaaa" || len(w.Intents) == 0 {
 		t.Errorf("in force: %v, asked: %v", w.Overrides, w.Intents)
 	}
-	past, err := s.journal.past()
+	past, err := s.journal.Past()
 	if err != nil || len(past) < 6 {
 		t.Errorf("%d entries, %v", len(past), err)
 	}

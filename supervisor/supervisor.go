@@ -23,6 +23,7 @@ import (
 	"deckhand/reconcile/run"
 	"deckhand/state"
 	"deckhand/state/store"
+	"deckhand/supervisor/history"
 	"deckhand/target"
 	"deckhand/uplink"
 	"deckhand/version"
@@ -49,7 +50,7 @@ type Supervisor struct {
 	engine  *engine.Engine
 	device  *device
 	runner  *run.Runner
-	journal *journal
+	journal *history.Journal
 	logs    *logging
 	meter   *meter
 	news    news
@@ -106,7 +107,7 @@ func Run(ctx context.Context, cfg Config) error {
 
 // begin reads what was there before.
 func (s *Supervisor) begin(ctx context.Context) {
-	s.journal.begin(version.Version)
+	s.journal.Begin(version.Version)
 	s.loadConfig()
 	s.local.load(ctx)
 	s.restore(ctx)
@@ -120,7 +121,7 @@ func (s *Supervisor) work(ctx context.Context) error {
 	g.Go(func() error { s.learnEngine(ctx); return nil })
 	g.Go(func() error { s.housekeeping(ctx); return nil })
 	g.Go(func() error { s.local.run(ctx); return nil })
-	g.Go(func() error { s.journal.run(ctx); return nil })
+	g.Go(func() error { s.journal.Run(ctx); return nil })
 	g.Go(func() error { s.runLogs(ctx); return nil })
 	return g.Wait()
 }
@@ -163,21 +164,21 @@ func open(cfg Config) (*Supervisor, error) {
 	if s.device, err = newDevice(c); err != nil {
 		return nil, errors.Join(err, s.engine.Close(), s.store.Close())
 	}
-	s.journal = newJournal(s.store.History, s.device.target, time.Now, cfg.Log)
+	s.journal = history.New(history.Config{Store: s.store.History, Target: s.device.target, Now: time.Now, Log: cfg.Log})
 	s.local = newLocalMode(s)
 	s.logs.open(s)
 	s.meter, s.events = newMeter(time.Now), localapi.NewEvents(localapi.EventsConfig{}, s.started)
 	s.news.to = s.events
 	s.runner = run.New(run.Config{
 		Device: logged{metered{s.device, s.meter}, s.logs}, Memory: memory{s.store, cfg.Log}, Log: cfg.Log,
-		Event: func(e run.Event) { s.journal.event(e); s.meter.event(e); s.logs.system.event(e) },
+		Event: func(e run.Event) { s.journal.Event(e); s.meter.event(e); s.logs.system.event(e) },
 	})
 	return s, nil
 }
 
 func (s *Supervisor) close() {
 	s.led.Close()
-	s.journal.flush() // the last steps have ended by now
+	s.journal.Flush() // the last steps have ended by now
 	if err := errors.Join(s.engine.Close(), s.store.Close()); err != nil {
 		s.cfg.Log.Warn().Err(err).Msg("cannot close cleanly")
 	}
@@ -279,7 +280,7 @@ func (s *Supervisor) install(t state.Target, source string) {
 	}
 	s.configure(t)
 	s.setName(t.Name)
-	s.journal.accepted(s.device.target(), t, source)
+	s.journal.Accepted(s.device.target(), t, source)
 	s.logs.system.accepted(t)
 	if err := s.device.retryHandovers(""); err != nil {
 		s.cfg.Log.Warn().Err(err).Msg("cannot forget failed hand-overs; they are not tried again yet")
@@ -333,11 +334,11 @@ func (s *Supervisor) housekeeping(ctx context.Context) {
 		st := s.runner.Status()
 		if st.Err != nil || st.Looked != looked { // not for every byte of a download
 			looked = st.Looked
-			s.journal.status(st)
+			s.journal.Status(st)
 			s.news.status(st)
 		}
 		if busy && st.Settled {
-			s.journal.flush()
+			s.journal.Flush()
 			s.endOnce(st.Looked)
 			debug.FreeOSMemory()
 		}

@@ -9,6 +9,7 @@ import (
 	"deckhand/reconcile"
 	"deckhand/reconcile/run"
 	"deckhand/state"
+	"deckhand/supervisor/history"
 )
 
 // Programs and people of balena's look for these texts. They stand before the name
@@ -112,7 +113,7 @@ func cause(err error) string {
 	if err == nil || err.Error() == "" {
 		return "Unknown cause"
 	}
-	return plainText(err)
+	return history.PlainText(err)
 }
 
 // event says that a step begins or has ended.
@@ -142,8 +143,8 @@ func (l *systemLog) event(e run.Event) {
 	if text == "" || e.Err != nil && class == state.ClassCancelled {
 		return
 	}
-	about := subjectOf(step)
-	line := logs.Line{Message: quoted(text, l.object(step)), AppUUID: about.app, AppID: l.world.Apps[about.app].ID}
+	about := history.SubjectOf(step)
+	line := logs.Line{Message: quoted(text, l.object(step)), AppUUID: about.App, AppID: l.world.Apps[about.App].ID}
 	if e.Err != nil {
 		line.Message, line.Stderr = line.Message+" due to '"+cause(e.Err)+"'", true
 	}

@@ -8,7 +8,6 @@ import (
 	"io"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -17,8 +16,10 @@ import (
 	"deckhand/localapi"
 	"deckhand/reconcile"
 	"deckhand/reconcile/run"
+	"deckhand/report"
 	"deckhand/state"
 	"deckhand/state/store"
+	"deckhand/supervisor/history"
 )
 
 // StatusOf implements localapi.V3.
@@ -44,7 +45,7 @@ func ready(st run.Status) error {
 	case st.Looked.IsZero() && st.Err != nil:
 		return st.Err
 	case st.Looked.IsZero():
-		return state.Classify(state.ClassEngine, errNothingYet)
+		return state.Classify(state.ClassEngine, history.ErrNothingYet)
 	case !st.HasGoal:
 		return state.Classify(state.ClassEngine, errors.New("there is no target yet; the cloud was not reached so far"))
 	}
@@ -55,16 +56,27 @@ func ready(st run.Status) error {
 func (e edge) ExplainOf(s localapi.Scope, service string) (any, error) {
 	st := e.s.runner.Status()
 	if st.Looked.IsZero() && st.Err == nil {
-		return nil, state.Classify(state.ClassEngine, errNothingYet)
+		return nil, state.Classify(state.ClassEngine, history.ErrNothingYet)
 	}
 	st = scoped(st, s)
 	past := visible(e.s.past(), st, s)
-	return explain(service, inquiry{status: st, past: past, cloud: e.s.cloudView(), now: e.s.device.Now(), differ: e.s.device.differencesOf})
+	return history.Explain(service, e.s.question(st, past))
+}
+
+// question is what an explanation is made of.
+func (s *Supervisor) question(st run.Status, past []store.Entry) history.Question {
+	q := history.Question{
+		Status: st, Past: past, Now: s.device.Now(), Rows: func() []report.Row { return report.Rows(reportInput(st)) },
+	}
+	if c := s.cloudView(); c != nil {
+		q.Problem = c.Problem
+	}
+	return q
 }
 
 // past is what happened, as far as it can be read.
 func (s *Supervisor) past() []store.Entry {
-	past, err := s.journal.past()
+	past, err := s.journal.Past()
 	if err != nil {
 		s.cfg.Log.Warn().Err(err).Msg("cannot read what happened; the answer goes without")
 	}
@@ -113,7 +125,7 @@ func about(step reconcile.Step, t state.Target, apps map[string]bool) bool {
 	for uuid := range apps {
 		app := t.Apps[uuid]
 		app.UUID = uuid // one that is to go is in no target
-		if concernsApp(step, app) {
+		if history.ConcernsApp(step, app) {
 			return true
 		}
 	}
@@ -165,120 +177,16 @@ func visible(past []store.Entry, st run.Status, s localapi.Scope) []store.Entry 
 	}
 	mine := appsIn(st, s)
 	return slices.DeleteFunc(slices.Clone(past), func(e store.Entry) bool {
-		device := slices.Contains([]string{kindBegin, kindEngine, kindReboot, kindAllow}, e.Kind)
+		device := slices.Contains([]string{history.KindBegin, history.KindEngine, history.KindReboot, history.KindAllow}, e.Kind)
 		return e.App == "" && !device || e.App != "" && !mine[e.App]
 	})
-}
-
-// History is a page of what happened, oldest first.
-type History struct {
-	Entries []HistoryEntry `json:"entries"`
-	Next    string         `json:"next"` // ask with it, as "after", for what comes behind this page
-	More    bool           `json:"more"` // there is something behind it already
-}
-
-// HistoryEntry is one thing that happened.
-type HistoryEntry struct {
-	At      time.Time      `json:"at"` // when it began
-	App     string         `json:"app,omitempty"`
-	UUID    string         `json:"uuid,omitempty"`
-	Service string         `json:"service,omitempty"`
-	Kind    string         `json:"kind"` // for programs
-	Title   string         `json:"title"`
-	Why     string         `json:"why,omitempty"`
-	Outcome string         `json:"outcome,omitempty"` // done, failed, cancelled or started
-	Took    state.Duration `json:"took,omitempty"`
-	Class   state.Class    `json:"class,omitempty"`
-	Text    string         `json:"text,omitempty"`
-	Release string         `json:"release,omitempty"` // the one that was wanted
 }
 
 // HistoryOf implements localapi.V3.
 func (e edge) HistoryOf(s localapi.Scope, q localapi.HistoryQuery) (any, error) {
 	st := scoped(e.s.runner.Status(), s)
 	past := visible(e.s.past(), st, s)
-	return pageOf(past, st, q)
-}
-
-// pageOf picks the entries that a question is about.
-func pageOf(past []store.Entry, st run.Status, q localapi.HistoryQuery) (History, error) {
-	page := History{Entries: []HistoryEntry{}}
-	from, err := parseMark(q.After)
-	if err != nil {
-		return page, state.Classify(state.ClassInvalid, err)
-	}
-	uuid := ""
-	if q.App != "" {
-		if uuid, err = findApp(st.Target, st.World, q.App); err != nil {
-			return page, state.Classify(state.ClassInvalid, err)
-		}
-	}
-	past = slices.DeleteFunc(slices.Clone(past), func(x store.Entry) bool {
-		return uuid != "" && x.App != uuid || q.Service != "" && x.Service != q.Service || ended(x).Before(q.Since)
-	})
-	slices.SortStableFunc(past, func(a, b store.Entry) int { return ended(a).Compare(ended(b)) })
-	switch {
-	case q.After != "":
-		past = from.behind(past)
-	case q.Since.IsZero():
-		past = past[max(0, len(past)-q.Limit):]
-	}
-	if page.More = len(past) > q.Limit; page.More {
-		past = past[:q.Limit]
-	}
-	for _, x := range past {
-		from.pass(x)
-		why := reconcile.Reason{Cause: x.Why, Changes: x.Changes}
-		page.Entries = append(page.Entries, HistoryEntry{
-			At: x.At.UTC(), App: st.Target.Apps[x.App].Name, UUID: x.App, Service: x.Service, Kind: x.Kind, Title: x.Title, Why: why.String(),
-			Outcome: x.Outcome, Took: x.Took, Class: x.Class, Text: x.Text, Release: x.Commit,
-		})
-	}
-	page.Next = from.String()
-	return page, nil
-}
-
-// mark is a place in the past: behind so many entries that ended at a time.
-type mark struct {
-	at int64 // Unix nanoseconds
-	n  int
-}
-
-func (m mark) String() string { return fmt.Sprintf("%d.%d", m.at, m.n) }
-
-func parseMark(s string) (mark, error) {
-	if s == "" {
-		return mark{}, nil
-	}
-	a, b, _ := strings.Cut(s, ".")
-	at, errAt := strconv.ParseInt(a, 10, 64)
-	n, errN := strconv.Atoi(b)
-	if errAt != nil || errN != nil || n < 0 {
-		return mark{}, fmt.Errorf(`after: %q is no "next" of an earlier page`, s)
-	}
-	return mark{at, n}, nil
-}
-
-// pass moves the mark behind an entry.
-func (m *mark) pass(x store.Entry) {
-	if at := ended(x).UnixNano(); at != m.at {
-		*m = mark{at: at}
-	}
-	m.n++
-}
-
-// behind are the entries that come after the mark.
-func (m mark) behind(past []store.Entry) []store.Entry {
-	for i, x := range past {
-		switch at := ended(x).UnixNano(); {
-		case at < m.at:
-		case at == m.at && m.n > 0:
-			m.n--
-		default:
-			return past[i:]
-		}
-	}
-	return nil
+	return history.PageOf(past, st, q)
 }
 
 // LeasesOf implements localapi.V3.
@@ -386,21 +294,22 @@ func (d *device) takeLease(ctx context.Context, s localapi.Scope, r localapi.Lea
 
 // leaseOf is a lease on a service and its containers.
 func leaseOf(w state.World, t state.Target, s localapi.Scope, name string) (store.Lease, error) {
-	q := inquiry{status: scoped(run.Status{World: w, Target: t}, s)}
-	if err := q.find(cmp.Or(name, s.Service)); err != nil {
-		return store.Lease{}, state.Classify(state.ClassInvalid, err)
+	mine := scoped(run.Status{World: w, Target: t}, s)
+	q, err := history.FindService(mine.Target, mine.World, cmp.Or(name, s.Service))
+	if err != nil {
+		return store.Lease{}, err
 	}
-	if s.Service != "" && q.service != s.Service {
+	if s.Service != "" && q.Name != s.Service {
 		return store.Lease{}, state.Classify(state.ClassAuth, fmt.Errorf("the key of service %s takes leases for it only", s.Service))
 	}
-	if slices.Contains(q.app.Locked, q.service) {
+	if slices.Contains(q.App.Locked, q.Name) {
 		return store.Lease{}, state.Classify(state.ClassLocked, errBusy)
 	}
-	x := store.Lease{App: q.uuid, AppID: cmp.Or(q.app.ID, q.want.ID), Service: q.service}
+	x := store.Lease{App: q.UUID, AppID: cmp.Or(q.App.ID, q.Want.ID), Service: q.Name}
 	var rest []string
-	for _, c := range q.app.Containers {
+	for _, c := range q.App.Containers {
 		switch {
-		case c.Service != q.service:
+		case c.Service != q.Name:
 		case c.Up():
 			x.Containers = append(x.Containers, c.ID)
 		default:
@@ -411,7 +320,7 @@ func leaseOf(w state.World, t state.Target, s localapi.Scope, name string) (stor
 		x.Containers = rest
 	}
 	if len(x.Containers) == 0 {
-		return x, state.Classify(state.ClassInvalid, fmt.Errorf("service %s has no container that could hold a lease", q.label()))
+		return x, state.Classify(state.ClassInvalid, fmt.Errorf("service %s has no container that could hold a lease", q.Label()))
 	}
 	return x, nil
 }

@@ -22,6 +22,7 @@ import (
 	"deckhand/reconcile/run"
 	"deckhand/state"
 	"deckhand/state/store"
+	"deckhand/supervisor/history"
 )
 
 // withLab is the shop beside another app, the lab, with a failing download.
@@ -50,7 +51,7 @@ func withLab(t *testing.T) (*told, run.Status) {
 func seenBy(t *testing.T, scope localapi.Scope, st run.Status, past []store.Entry) (text string, services int) {
 	t.Helper()
 	mine := scoped(st, scope)
-	page, err := pageOf(visible(past, mine, scope), mine, localapi.HistoryQuery{Limit: 1000})
+	page, err := history.PageOf(visible(past, mine, scope), mine, localapi.HistoryQuery{Limit: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +63,7 @@ func seenBy(t *testing.T, scope localapi.Scope, st run.Status, past []store.Entr
 	for _, a := range v.Apps {
 		services += len(a.Services)
 	}
-	_, err = explain("lab/probe", inquiry{status: mine, past: visible(past, mine, scope)})
+	_, err = history.Explain("lab/probe", question(mine, visible(past, mine, scope), time.Time{}))
 	if (err == nil) != (scope.All || scope.App == 2) {
 		t.Errorf("%+v: explanation of another app's service: %v", scope, err)
 	}
@@ -75,7 +76,7 @@ func TestAServiceSeesItsAppOnly(t *testing.T) {
 	st.World.Intents = []state.Intent{{App: "bbbb", By: "somebody in the lab"}, {App: "aaaa", By: "somebody in the shop"}}
 	st.World.Overrides = []state.Override{{App: "bbbb", By: "somebody in the lab"}, {By: "everybody"}}
 	st.Running = []run.Running{{Node: reconcile.Node{Step: reconcile.Fetch{Image: "reg.test/lab/web:1"}}}}
-	past, err := x.j.past()
+	past, err := x.j.Past()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,76 +132,6 @@ func TestThePlanOfOneApp(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"a1 []", "a2 [a1]", "a3 [a1 a2]", "of a", "start of a/web", "release of a"}, lines); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
-	}
-}
-
-// somePast are entries of two apps, several in the same moment.
-func somePast() []store.Entry {
-	var past []store.Entry
-	for i, s := range []int64{1, 2, 2, 2, 2, 3, 5, 5} {
-		past = append(past, store.Entry{At: time.Unix(s, 0), App: "aaaa", Title: fmt.Sprint(i)})
-	}
-	return append(past, store.Entry{At: time.Unix(0, 0), Took: state.Duration(4 * time.Second), App: "bbbb", Service: "web", Title: "long"})
-}
-
-func titles(t *testing.T, past []store.Entry, q localapi.HistoryQuery) (string, History) {
-	t.Helper()
-	p, err := pageOf(past, run.Status{Target: state.Target{Apps: map[string]state.App{"bbbb": {Name: "lab", Services: map[string]state.Service{"web": {}}}}}}, q)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out []string
-	for _, e := range p.Entries {
-		out = append(out, e.Title)
-	}
-	return strings.Join(out, " "), p
-}
-
-// Whoever pages through the past gets every entry once, and what comes later with
-// the mark that they have.
-func TestPagesOfThePast(t *testing.T) {
-	past := somePast()
-	for limit := 1; limit < 12; limit++ {
-		var all []string
-		q := localapi.HistoryQuery{Since: time.Unix(0, 0), Limit: limit}
-		for more := true; more; {
-			text, p := titles(t, past, q)
-			all = append(all, text)
-			q.After, more = p.Next, p.More
-		}
-		if got := strings.Join(all, " "); got != "0 1 2 3 4 5 long 6 7" {
-			t.Errorf("pages of %d: %s", limit, got)
-		}
-		if text, p := titles(t, past, q); text != "" || p.Next != q.After {
-			t.Errorf("behind the end: %s, %s", text, p.Next)
-		}
-		later := append(slices.Clone(past), store.Entry{At: time.Unix(5, 0), Title: "new"}) // in the same moment as the last one
-		if text, _ := titles(t, later, q); text != "new" {
-			t.Errorf("what came meanwhile: %s", text)
-		}
-	}
-}
-
-func TestPartsOfThePast(t *testing.T) {
-	past := somePast()
-	for _, c := range []struct {
-		q    localapi.HistoryQuery
-		want string
-	}{
-		{localapi.HistoryQuery{Limit: 3}, "long 6 7"},
-		{localapi.HistoryQuery{Since: time.Unix(4, 0), Limit: 9}, "long 6 7"},
-		{localapi.HistoryQuery{App: "lab", Service: "web", Limit: 9}, "long"},
-		{localapi.HistoryQuery{Service: "web", Limit: 9}, "long"},
-		{localapi.HistoryQuery{Service: "none", Limit: 9}, ""},
-	} {
-		if text, p := titles(t, past, c.q); text != c.want || p.More {
-			t.Errorf("%+v: %s", c.q, text)
-		}
-	}
-	for _, q := range []localapi.HistoryQuery{{After: "x"}, {After: "1.-1"}, {After: "1"}, {App: "none"}} {
-		if _, err := pageOf(past, run.Status{}, q); state.ClassOf(err) != state.ClassInvalid {
-			t.Errorf("%+v: %v", q, err)
-		}
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"deckhand/reconcile/run"
 	"deckhand/report"
 	"deckhand/state"
+	"deckhand/supervisor/history"
 )
 
 // View is the state of a device as people and the local API read it.
@@ -163,7 +164,7 @@ func word(s run.Status) string {
 func viewApp(s run.Status, uuid string, rows []report.Row) AppView {
 	now, want := s.World.Apps[uuid], s.Target.Apps[uuid]
 	a := AppView{Name: cmp.Or(want.Name, uuid), UUID: uuid, Release: now.Commit, Target: want.Commit, Rejected: want.Rejected, Services: []ServiceView{}}
-	for _, name := range servicesOf(want, now) {
+	for _, name := range history.ServicesOf(want, now) {
 		a.Services = append(a.Services, viewService(s, uuid, name, rows))
 	}
 	return a
@@ -174,7 +175,7 @@ func viewApp(s run.Status, uuid string, rows []report.Row) AppView {
 func viewService(s run.Status, uuid, name string, rows []report.Row) ServiceView {
 	v := ServiceView{Name: name, Status: "none"}
 	for _, r := range s.Running {
-		if concerns(r.Node.Step, s.Target, uuid, name) {
+		if history.Concerns(r.Node.Step, s.Target, uuid, name) {
 			v.Next = r.Node.Step.Title()
 			if r.Total > 0 {
 				percent := int(100 * r.Done / r.Total)

@@ -14,6 +14,7 @@ import (
 
 	"deckhand/reconcile"
 	"deckhand/supervisor"
+	"deckhand/supervisor/history"
 )
 
 func explainCommand(fs *flag.FlagSet) func(context.Context, []string) error {
@@ -38,7 +39,7 @@ func explainCommand(fs *flag.FlagSet) func(context.Context, []string) error {
 }
 
 // printExplanation prints the answer first, then what it is made of.
-func printExplanation(w io.Writer, e supervisor.Explanation) error {
+func printExplanation(w io.Writer, e history.Explanation) error {
 	fmt.Fprintf(w, "%s/%s: %s\n\n", e.App, e.Service, e.Verdict)
 	p := paragraphs{w}
 	p.write("runs", runsText(e))
@@ -77,7 +78,7 @@ func (p paragraphs) write(label, text string) {
 	}
 }
 
-func runsText(e supervisor.Explanation) string {
+func runsText(e history.Explanation) string {
 	r := e.Runs
 	if r == nil {
 		return "nothing: there is no container"
@@ -93,7 +94,7 @@ func runsText(e supervisor.Explanation) string {
 	return strings.Join(parts, ", ")
 }
 
-func wantsText(e supervisor.Explanation) string {
+func wantsText(e history.Explanation) string {
 	want := e.Wants
 	if want == nil {
 		return "nothing: the service is in no release that is asked for"
@@ -108,7 +109,7 @@ func wantsText(e supervisor.Explanation) string {
 	return text
 }
 
-func blockerText(b supervisor.Blocker, now time.Time) string {
+func blockerText(b history.Blocker, now time.Time) string {
 	text := b.Text
 	if !b.Since.IsZero() {
 		text += fmt.Sprintf("\nfor %s (since %s)", ago(now.Sub(b.Since)), when(b.Since, now))
@@ -129,7 +130,7 @@ func times(n int) string {
 	return fmt.Sprintf("%d times", n)
 }
 
-func nextText(steps []supervisor.NextStep) string {
+func nextText(steps []history.NextStep) string {
 	if len(steps) == 0 {
 		return "nothing to do"
 	}
@@ -152,7 +153,7 @@ func nextText(steps []supervisor.NextStep) string {
 	return strings.Join(lines, "\n")
 }
 
-func restartText(r supervisor.Restart, now time.Time) string {
+func restartText(r history.Restart, now time.Time) string {
 	why := reconcile.Reason{Cause: r.Cause, Changes: r.Changes}
 	text := fmt.Sprintf("%s ago (%s), because: %s", ago(now.Sub(r.At)), when(r.At, now), why)
 	if r.By != "" {
@@ -171,7 +172,7 @@ func restartText(r supervisor.Restart, now time.Time) string {
 	return text
 }
 
-func eventText(x supervisor.Event) string {
+func eventText(x history.Event) string {
 	text := x.Why
 	if x.Text != "" {
 		if text != "" {
@@ -185,7 +186,7 @@ func eventText(x supervisor.Event) string {
 	return text
 }
 
-func took(x supervisor.Event) string {
+func took(x history.Event) string {
 	if x.Took == 0 {
 		return "-"
 	}

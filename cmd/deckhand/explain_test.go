@@ -12,6 +12,7 @@ import (
 
 	"deckhand/state"
 	"deckhand/supervisor"
+	"deckhand/supervisor/history"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -42,22 +43,22 @@ func TestPrintExplanation(t *testing.T) {
 	now := time.Date(2026, 3, 1, 3, 7, 0, 0, time.UTC)
 	ago := func(d time.Duration) time.Time { return now.Add(-d) }
 	three := 34
-	for name, e := range map[string]supervisor.Explanation{
+	for name, e := range map[string]history.Explanation{
 		"explain-locked.txt": {
 			App: "shop", Service: "web", Asked: now, Verdict: "an update lock is held by shop/web: updates.lock (uid 1000)",
-			Runs:  &supervisor.RunsNow{Status: "running", Health: "healthy", Release: "1a2b3c4d5e", Container: "0123456789abcdef", Created: ago(74 * time.Hour)},
-			Wants: &supervisor.WantsNow{Release: "5d6e7f8a9b", Running: true, Since: ago(12 * time.Minute)},
-			Blockers: []supervisor.Blocker{{
-				Kind: supervisor.BlockedLock, Text: "an update lock is held by shop/web: updates.lock (uid 1000)", Class: state.ClassLocked,
+			Runs:  &history.RunsNow{Status: "running", Health: "healthy", Release: "1a2b3c4d5e", Container: "0123456789abcdef", Created: ago(74 * time.Hour)},
+			Wants: &history.WantsNow{Release: "5d6e7f8a9b", Running: true, Since: ago(12 * time.Minute)},
+			Blockers: []history.Blocker{{
+				Kind: history.BlockedLock, Text: "an update lock is held by shop/web: updates.lock (uid 1000)", Class: state.ClassLocked,
 				Since: ago(2*time.Hour + 3*time.Minute), Advice: "wait until it is given up, or break it: deckhand override shop",
 			}},
-			Next: []supervisor.NextStep{{Title: "stop shop/web 0123456789ab", Why: "settings changed"}, {Title: "fetch sha256:99 for shop/web", Why: "image is not on the device", Running: true, Percent: &three}},
-			Restart: &supervisor.Restart{
+			Next: []history.NextStep{{Title: "stop shop/web 0123456789ab", Why: "settings changed"}, {Title: "fetch sha256:99 for shop/web", Why: "image is not on the device", Running: true, Percent: &three}},
+			Restart: &history.Restart{
 				At: ago(74 * time.Hour), Cause: "settings changed", Changes: []state.Change{{Field: "restart.name", Was: "no", Now: "always"}, {Field: "environment.LEVEL changed"}},
 				Release: "1a2b3c4d5e", By: "new target for shop: release 0000000 → 1a2b3c4", Asked: ago(74*time.Hour + 40*time.Second), Down: state.Duration(412 * time.Millisecond),
 			},
 			Notes: []string{"the cloud is not reached, so a newer release is not known here: no such host"},
-			Past: []supervisor.Event{
+			Past: []history.Event{
 				{At: ago(11 * time.Minute), Title: "take locks of shop waits", Class: state.ClassLocked, Text: "an update lock is held by shop/web"},
 				{At: ago(12 * time.Minute), Title: "new target for shop", Outcome: "done", Why: "from https://api.example", Text: "release 1a2b3c4 → 5d6e7f8"},
 				{At: ago(74 * time.Hour), Title: "start shop/web", Outcome: "done", Why: "settings changed", Took: state.Duration(210 * time.Millisecond)},
@@ -66,12 +67,12 @@ func TestPrintExplanation(t *testing.T) {
 		},
 		"explain-resting.txt": {
 			App: "shop", Service: "web", Asked: now, Verdict: "fetch web for shop/web failed: no space left on device",
-			Wants: &supervisor.WantsNow{Release: "5d6e7f8a9b", Running: false},
-			Blockers: []supervisor.Blocker{{
-				Kind: supervisor.BlockedFailure, Text: "fetch web for shop/web failed: no space left on device", Class: state.ClassSpace, Tries: 4,
+			Wants: &history.WantsNow{Release: "5d6e7f8a9b", Running: false},
+			Blockers: []history.Blocker{{
+				Kind: history.BlockedFailure, Text: "fetch web for shop/web failed: no space left on device", Class: state.ClassSpace, Tries: 4,
 				Until: ago(time.Minute), Advice: "free disk space or use smaller images",
 			}},
-			Past: []supervisor.Event{},
+			Past: []history.Event{},
 		},
 	} {
 		var out bytes.Buffer

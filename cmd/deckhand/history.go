@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"deckhand/supervisor"
+	"deckhand/supervisor/history"
 )
 
 func historyCommand(fs *flag.FlagSet) func(context.Context, []string) error {
@@ -39,14 +40,14 @@ func historyCommand(fs *flag.FlagSet) func(context.Context, []string) error {
 }
 
 // printHistory prints one entry a line, newest last.
-func printHistory(w io.Writer, h supervisor.History, now time.Time) error {
+func printHistory(w io.Writer, h history.Page, now time.Time) error {
 	if len(h.Entries) == 0 {
 		fmt.Fprintln(w, "nothing is remembered of it")
 		return nil
 	}
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	for _, x := range h.Entries {
-		e := supervisor.Event{Why: x.Why, Text: x.Text, Class: x.Class, Took: x.Took}
+		e := history.Event{Why: x.Why, Text: x.Text, Class: x.Class, Took: x.Took}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", when(x.At, now), cmp.Or(x.Outcome, "-"), took(e), x.Title, eventText(e))
 	}
 	if err := t.Flush(); err != nil {

@@ -10,21 +10,22 @@ import (
 	"deckhand/localapi"
 	"deckhand/state"
 	"deckhand/supervisor"
+	"deckhand/supervisor/history"
 )
 
 func TestPrintHistory(t *testing.T) {
 	now := time.Date(2026, 3, 1, 3, 7, 0, 0, time.Local)
-	h := supervisor.History{More: true, Entries: []supervisor.HistoryEntry{
+	h := history.Page{More: true, Entries: []history.Line{
 		{At: now.AddDate(0, 0, -1), Title: "deckhand 1.0 started"},
 		{At: now, Title: "fetch 1234 for shop/web", Why: "missing", Outcome: "failed", Took: state.Duration(1234 * time.Millisecond), Class: state.ClassDNS, Text: "no such host"},
 	}}
 	for name, c := range map[string]struct {
-		h    supervisor.History
+		h    history.Page
 		want string
 	}{
 		"entries": {h, "2026-02-28 03:07:00  -       -     deckhand 1.0 started     \n" +
 			"03:07:00             failed  1.2s  fetch 1234 for shop/web  missing; dns: no such host\n… there is more; ask with a larger -n\n"},
-		"none": {supervisor.History{}, "nothing is remembered of it\n"},
+		"none": {history.Page{}, "nothing is remembered of it\n"},
 	} {
 		var b strings.Builder
 		if err := printHistory(&b, c.h, now); err != nil {

@@ -1,4 +1,4 @@
-package supervisor
+package history
 
 import (
 	"cmp"
@@ -17,7 +17,7 @@ import (
 func (q *inquiry) blockers(c *state.Container) []Blocker {
 	var out []Blocker
 	if q.status.Err != nil {
-		out = append(out, Blocker{Kind: BlockedEngine, Text: "the engine does not answer: " + plainText(q.status.Err), Class: state.ClassOf(q.status.Err), Advice: state.ClassOf(q.status.Err).Advice()})
+		out = append(out, Blocker{Kind: BlockedEngine, Text: "the engine does not answer: " + PlainText(q.status.Err), Class: state.ClassOf(q.status.Err), Advice: state.ClassOf(q.status.Err).Advice()})
 	}
 	if !q.status.HasGoal {
 		out = append(out, Blocker{Kind: BlockedNoTarget, Text: "there is no target yet, so everything stays as it is", Advice: "see \"deckhand status\" for the cloud"})
@@ -64,8 +64,8 @@ func (q *inquiry) handover(c *state.Container) []Blocker {
 		b.Text = "the new container of release " + shortCommit(q.want.Commit) + " did not take over in time"
 	}
 	for i := len(q.past) - 1; i >= 0; i-- {
-		if e := q.past[i]; e.App == q.uuid && e.Service == q.service && e.Kind == kindHandover && e.Outcome == outcomeFailed {
-			b.Since, b.Text = ended(e).UTC(), b.Text+": "+e.Text
+		if e := q.past[i]; e.App == q.uuid && e.Service == q.service && e.Kind == kindHandover && e.Outcome == OutcomeFailed {
+			b.Since, b.Text = EndedAt(e).UTC(), b.Text+": "+e.Text
 			break
 		}
 	}
@@ -82,7 +82,7 @@ func (q *inquiry) waits() []Blocker {
 	}
 	for i := len(q.status.Plan.Nodes) - 1; i >= 0; i-- {
 		n := q.status.Plan.Nodes[i]
-		if n.Step != nil && concerns(n.Step, q.status.Target, q.uuid, q.service) {
+		if n.Step != nil && Concerns(n.Step, q.status.Target, q.uuid, q.service) {
 			mine[n.Key] = true
 		}
 		if mine[n.Key] || ahead[n.Key] {
@@ -182,7 +182,7 @@ func saysTheSame(d reconcile.Declined) func(Blocker) bool {
 }
 
 // label is the service as plans call it.
-func (q *inquiry) label() string { return cmp.Or(q.want.Name, q.uuid) + "/" + q.service }
+func (q *inquiry) label() string { return Service{UUID: q.uuid, Name: q.service, Want: q.want}.Label() }
 
 // age is a length of time as people read it.
 func age(d time.Duration) string {

@@ -1,29 +1,29 @@
-package supervisor
+package history
 
 import (
 	"deckhand/reconcile"
 	"deckhand/state"
 )
 
-// subject is what a step is about.
-type subject struct {
-	kind    string // for programs
-	app     string // UUID; empty: the device
-	service string // empty: the whole app
-	commit  string // the release it works for, where the step says so
+// Subject is what a step is about.
+type Subject struct {
+	Kind    string // for programs
+	App     string // UUID; empty: the device
+	Service string // empty: the whole app
+	Commit  string // the release it works for, where the step says so
 }
 
-// subjectOf sorts a step. An image may be of several services: those are found
+// SubjectOf sorts a step. An image may be of several services: those are found
 // in the target, see users.
-func subjectOf(step reconcile.Step) subject {
-	of := func(kind string, a reconcile.App, service string) subject {
-		return subject{kind: kind, app: a.UUID, service: service}
+func SubjectOf(step reconcile.Step) Subject {
+	of := func(kind string, a reconcile.App, service string) Subject {
+		return Subject{Kind: kind, App: a.UUID, Service: service}
 	}
 	switch x := step.(type) {
 	case reconcile.Fetch:
-		return subject{kind: "fetch"}
+		return Subject{Kind: "fetch"}
 	case reconcile.RemoveImage:
-		return subject{kind: "remove-image"}
+		return Subject{Kind: "remove-image"}
 	case reconcile.CreateNetwork:
 		return of("create-network", x.App, "")
 	case reconcile.RemoveNetwork:
@@ -33,7 +33,7 @@ func subjectOf(step reconcile.Step) subject {
 	case reconcile.RemoveVolume:
 		return of("remove-volume", x.App, "")
 	case reconcile.CreateAPINetwork:
-		return subject{kind: "create-api-network"}
+		return Subject{Kind: "create-api-network"}
 	case reconcile.WriteFiles:
 		return of("write-files", x.App, x.Service)
 	case reconcile.RemoveFiles:
@@ -44,7 +44,7 @@ func subjectOf(step reconcile.Step) subject {
 		return of("release-locks", x.App, "")
 	case reconcile.Create:
 		s := of(kindCreate, x.App, x.Service.Name)
-		s.commit = x.Commit
+		s.Commit = x.Commit
 		return s
 	case reconcile.Start:
 		return of(kindStart, x.App, x.Service)
@@ -58,20 +58,20 @@ func subjectOf(step reconcile.Step) subject {
 		return of(kindRemove, x.App, x.Service)
 	case reconcile.Rename:
 		s := of("rename", x.App, x.Service)
-		_, _, s.commit, _ = state.ParseContainerName(x.Name)
+		_, _, s.Commit, _ = state.ParseContainerName(x.Name)
 		return s
 	case reconcile.Commit:
 		s := of("commit", x.App, "")
-		s.commit = x.Commit
+		s.Commit = x.Commit
 		return s
 	case reconcile.Fulfil:
 		return of("fulfil", x.App, "")
 	case reconcile.RequireReboot:
 		return of("require-reboot", x.App, x.Service)
 	case reconcile.Reboot:
-		return subject{kind: "reboot"}
+		return Subject{Kind: "reboot"}
 	}
-	return subject{}
+	return Subject{}
 }
 
 // The kinds of steps that explanations look for.
@@ -83,21 +83,21 @@ const (
 	kindRemove   = "remove"
 )
 
-// concerns reports whether a step is about a service.
-func concerns(step reconcile.Step, t state.Target, uuid, service string) bool {
+// Concerns reports whether a step is about a service.
+func Concerns(step reconcile.Step, t state.Target, uuid, service string) bool {
 	if f, ok := step.(reconcile.Fetch); ok {
 		want, known := t.Apps[uuid].Services[service]
 		return known && state.SameImage(want.Image, f.Image)
 	}
-	s := subjectOf(step)
-	return s.app == uuid && s.service == service && service != ""
+	s := SubjectOf(step)
+	return s.App == uuid && s.Service == service && service != ""
 }
 
-// concernsApp reports whether a step is about an app or one of its services.
-func concernsApp(step reconcile.Step, app state.App) bool {
+// ConcernsApp reports whether a step is about an app or one of its services.
+func ConcernsApp(step reconcile.Step, app state.App) bool {
 	f, fetch := step.(reconcile.Fetch)
 	if !fetch {
-		return subjectOf(step).app == app.UUID
+		return SubjectOf(step).App == app.UUID
 	}
 	for _, s := range app.Services {
 		if state.SameImage(s.Image, f.Image) {

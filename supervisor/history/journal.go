@@ -1,4 +1,9 @@
-package supervisor
+// Package history remembers what happens on the device, and answers from it: what was done,
+// why a service was last restarted, and why it is not as it was asked to be.
+//
+// A Journal notes what the loop, people and containers do; Explain answers for one service,
+// PageOf lists the past in pages.
+package history
 
 import (
 	"cmp"
@@ -6,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -21,22 +27,22 @@ import (
 
 // Outcomes of entries.
 const (
-	outcomeDone      = "done"
-	outcomeFailed    = "failed"
-	outcomeCancelled = "cancelled"
-	outcomeStarted   = "started" // and not ended when that was written
+	OutcomeDone      = "done"
+	OutcomeFailed    = "failed"
+	OutcomeCancelled = "cancelled"
+	OutcomeStarted   = "started" // and not ended when that was written
 )
 
 // Kinds of entries that are no steps.
 const (
-	kindBegin  = "supervisor" // the supervisor has started
+	KindBegin  = "supervisor" // the supervisor has started
 	kindTarget = "target"
 	kindWish   = "request"
-	kindAllow  = "override"
-	kindWait   = "wait"
+	KindAllow  = "override"
+	KindWait   = "wait"
 	kindSelf   = "container" // something that a container did by itself
-	kindEngine = "engine"
-	kindReboot = "boot"
+	KindEngine = "engine"
+	KindReboot = "boot"
 )
 
 const (
@@ -53,15 +59,15 @@ const (
 	mostPending = 2000
 )
 
-// pastStore is the part of the store that a journal needs.
-type pastStore interface {
+// Store is the part of the store that a journal needs.
+type Store interface {
 	Append(entries []store.Entry) error
 	All() ([]store.Entry, error)
 }
 
-// journal notes what happens and writes it down a little later, in few writes.
-type journal struct {
-	store  pastStore
+// Journal notes what happens and writes it down a little later, in few writes.
+type Journal struct {
+	store  Store
 	target func() state.Target // the one in force
 	now    func() time.Time
 	log    zerolog.Logger
@@ -94,15 +100,24 @@ type containerState struct {
 	health       string
 }
 
-func newJournal(s pastStore, target func() state.Target, now func() time.Time, log zerolog.Logger) *journal {
-	return &journal{
-		store: s, target: target, now: now, log: log, running: map[reconcile.Key]*openStep{}, ours: map[string]bool{}, removed: map[string]bool{},
+// Config says what a journal works with.
+type Config struct {
+	Store  Store
+	Target func() state.Target // the one in force
+	Now    func() time.Time
+	Log    zerolog.Logger
+}
+
+// New makes a journal that begins with what its store holds.
+func New(c Config) *Journal {
+	return &Journal{
+		store: c.Store, target: c.Target, now: c.Now, log: c.Log, running: map[reconcile.Key]*openStep{}, ours: map[string]bool{}, removed: map[string]bool{},
 		said: map[string]time.Time{}, wake: make(chan struct{}, 1),
 	}
 }
 
 // add notes entries; the lock is held.
-func (j *journal) add(entries ...store.Entry) {
+func (j *Journal) add(entries ...store.Entry) {
 	j.pending = append(j.pending, entries...)
 	if n := len(j.pending) - mostPending; n > 0 {
 		j.pending = slices.Delete(j.pending, 0, n)
@@ -113,9 +128,9 @@ func (j *journal) add(entries ...store.Entry) {
 	}
 }
 
-// event takes a step that started or ended. It writes nothing: it runs on the
+// Event takes a step that started or ended. It writes nothing: it runs on the
 // way of an update.
-func (j *journal) event(e run.Event) {
+func (j *Journal) Event(e run.Event) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if s, ok := e.Node.Step.(reconcile.Stop); ok {
@@ -138,11 +153,11 @@ func (j *journal) event(e run.Event) {
 	}
 	delete(j.running, e.Node.Key)
 	for _, x := range entries {
-		x.Outcome, x.Took = outcomeDone, state.Duration(e.Took.Round(time.Millisecond))
+		x.Outcome, x.Took = OutcomeDone, state.Duration(e.Took.Round(time.Millisecond))
 		if e.Err != nil {
-			x.Outcome, x.Class, x.Text = outcomeFailed, state.ClassOf(e.Err), plainText(e.Err)
+			x.Outcome, x.Class, x.Text = OutcomeFailed, state.ClassOf(e.Err), PlainText(e.Err)
 			if x.Class == state.ClassCancelled {
-				x.Outcome = outcomeCancelled
+				x.Outcome = OutcomeCancelled
 			}
 		}
 		j.add(x)
@@ -151,15 +166,15 @@ func (j *journal) event(e run.Event) {
 
 // describe makes the entries of a step: one, or one for each service that an
 // image is for.
-func (j *journal) describe(e run.Event) []store.Entry {
-	s := subjectOf(e.Node.Step)
+func (j *Journal) describe(e run.Event) []store.Entry {
+	s := SubjectOf(e.Node.Step)
 	x := store.Entry{
-		At: e.At.Add(-e.Took).UTC(), App: s.app, Service: s.service, Kind: s.kind, Title: e.Node.Title(),
-		Why: e.Node.Why.Cause, Changes: e.Node.Why.Changes, Commit: s.commit, Outcome: outcomeStarted,
+		At: e.At.Add(-e.Took).UTC(), App: s.App, Service: s.Service, Kind: s.Kind, Title: e.Node.Title(),
+		Why: e.Node.Why.Cause, Changes: e.Node.Why.Changes, Commit: s.Commit, Outcome: OutcomeStarted,
 	}
 	t := j.target()
-	if s.app != "" && x.Commit == "" {
-		x.Commit = t.Apps[s.app].Commit
+	if s.App != "" && x.Commit == "" {
+		x.Commit = t.Apps[s.App].Commit
 	}
 	f, ok := e.Node.Step.(reconcile.Fetch)
 	if !ok {
@@ -180,23 +195,23 @@ func (j *journal) describe(e run.Event) []store.Entry {
 	return out
 }
 
-// plainText is an error as people read it: its class is noted apart.
-func plainText(err error) string {
+// PlainText is an error as people read it: its class is noted apart.
+func PlainText(err error) string {
 	if e, ok := errors.AsType[*state.Error](err); ok {
 		return strings.Replace(err.Error(), e.Error(), e.Err.Error(), 1)
 	}
 	return err.Error()
 }
 
-// begin notes that the supervisor has started.
-func (j *journal) begin(version string) {
+// Begin notes that the supervisor has started.
+func (j *Journal) Begin(version string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.add(store.Entry{At: j.now().UTC(), Kind: kindBegin, Title: "deckhand " + version + " started"})
+	j.add(store.Entry{At: j.now().UTC(), Kind: KindBegin, Title: "deckhand " + version + " started"})
 }
 
-// accepted notes in what a new target differs from the one before, app by app.
-func (j *journal) accepted(was, now state.Target, source string) {
+// Accepted notes in what a new target differs from the one before, app by app.
+func (j *Journal) Accepted(was, now state.Target, source string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	at := j.now().UTC()
@@ -212,9 +227,9 @@ func (j *journal) accepted(was, now state.Target, source string) {
 		if text == "" {
 			continue
 		}
-		x := store.Entry{At: at, App: uuid, Kind: kindTarget, Title: "new target for " + cmp.Or(apps[uuid].Name, uuid), Why: source, Text: text, Commit: next.Commit, Outcome: outcomeDone}
+		x := store.Entry{At: at, App: uuid, Kind: kindTarget, Title: "new target for " + cmp.Or(apps[uuid].Name, uuid), Why: source, Text: text, Commit: next.Commit, Outcome: OutcomeDone}
 		if next.Rejected != "" {
-			x.Outcome, x.Class = outcomeFailed, state.ClassInvalid
+			x.Outcome, x.Class = OutcomeFailed, state.ClassInvalid
 		}
 		j.add(x)
 	}
@@ -233,7 +248,7 @@ func targetChange(old, next state.App, had, has bool) string {
 		return "release " + shortCommit(old.Commit) + " → " + shortCommit(next.Commit)
 	}
 	var services []string
-	for _, name := range servicesOf(next, state.AppNow{}) {
+	for _, name := range ServicesOf(next, state.AppNow{}) {
 		a, b := old.Services[name], next.Services[name]
 		if a.Hash != b.Hash || a.Image != b.Image || a.Running != b.Running {
 			services = append(services, name)
@@ -258,14 +273,19 @@ func shortCommit(c string) string {
 	return c[:min(7, len(c))]
 }
 
-// wish notes what somebody asked for.
-func (j *journal) wish(kind RequestKind, app string, services []string, by, text string) {
+// Wish notes what somebody asked for, like "restart"; no services are all of the app.
+func (j *Journal) Wish(what, app string, services []string, by, text string) {
+	j.wish(kindWish, what, app, services, by, text)
+}
+
+// Allow notes that somebody allowed to break update locks, or does so no longer; app may
+// be "", for all of them.
+func (j *Journal) Allow(what, app, by, text string) { j.wish(KindAllow, what, app, nil, by, text) }
+
+func (j *Journal) wish(kind, what, app string, services []string, by, text string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	x := store.Entry{At: j.now().UTC(), App: app, Kind: kindWish, Title: string(kind) + " for " + by, Text: text}
-	if kind == RequestOverride || kind == RequestEndOverride {
-		x.Kind = kindAllow
-	}
+	x := store.Entry{At: j.now().UTC(), App: app, Kind: kind, Title: what + " for " + by, Text: text}
 	if len(services) == 0 {
 		services = []string{""}
 	}
@@ -275,17 +295,17 @@ func (j *journal) wish(kind RequestKind, app string, services []string, by, text
 	}
 }
 
-// status takes a new look of the loop: what is waited for, and what containers
+// Status takes a new look of the loop: what is waited for, and what containers
 // do by themselves.
-func (j *journal) status(s run.Status) {
+func (j *Journal) Status(s run.Status) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	at := j.now().UTC()
 	if blind := s.Err != nil; blind != j.blind {
 		j.blind = blind
-		x := store.Entry{At: at, Kind: kindEngine, Title: "the engine answers again"}
+		x := store.Entry{At: at, Kind: KindEngine, Title: "the engine answers again"}
 		if blind {
-			x = store.Entry{At: at, Kind: kindEngine, Title: "cannot look at the device", Outcome: outcomeFailed, Class: state.ClassOf(s.Err), Text: plainText(s.Err)}
+			x = store.Entry{At: at, Kind: KindEngine, Title: "cannot look at the device", Outcome: OutcomeFailed, Class: state.ClassOf(s.Err), Text: PlainText(s.Err)}
 		}
 		j.add(x)
 	}
@@ -294,9 +314,9 @@ func (j *journal) status(s run.Status) {
 	}
 	j.waiting(s, at)
 	j.containers(s.World, at)
-	if b := s.World.Boot; b != 0 && b != bootUnknown {
+	if b := s.World.Boot; b != 0 && b != math.MaxInt64 { // which is later than any container: not known
 		if j.boot != 0 && b-j.boot > 60 { // it moves a little with the clock
-			j.add(store.Entry{At: at, Kind: kindReboot, Title: "the device was restarted"})
+			j.add(store.Entry{At: at, Kind: KindReboot, Title: "the device was restarted"})
 		}
 		j.boot = b
 	}
@@ -304,7 +324,7 @@ func (j *journal) status(s run.Status) {
 
 // waiting notes new reasons to wait, and the end of those for locks. What failed
 // is noted when it fails.
-func (j *journal) waiting(s run.Status, at time.Time) {
+func (j *Journal) waiting(s run.Status, at time.Time) {
 	now := map[string]bool{}
 	steps := map[reconcile.Key]reconcile.Step{}
 	for _, n := range s.Plan.Nodes {
@@ -314,28 +334,28 @@ func (j *journal) waiting(s run.Status, at time.Time) {
 		if w.Tries > 0 {
 			continue
 		}
-		x := subject{}
+		x := Subject{}
 		if step := steps[w.Key]; step != nil {
-			x = subjectOf(step)
+			x = SubjectOf(step)
 		}
-		id := x.app + "\x00" + x.service + "\x00" + w.Title + "\x00" + w.Holder
+		id := x.App + "\x00" + x.Service + "\x00" + w.Title + "\x00" + w.Holder
 		now[id] = true
 		if !j.waits[id] {
-			j.add(store.Entry{At: at, App: x.app, Service: x.service, Kind: kindWait, Title: w.Title + " waits", Class: w.Class,
+			j.add(store.Entry{At: at, App: x.App, Service: x.Service, Kind: KindWait, Title: w.Title + " waits", Class: w.Class,
 				Text: strings.TrimSpace(w.Text + " by " + cmp.Or(w.Holder, "somebody"))})
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(j.waits)) {
 		if !now[id] {
 			part := strings.Split(id, "\x00")
-			j.add(store.Entry{At: at, App: part[0], Service: part[1], Kind: kindWait, Title: part[2] + " waits no longer", Outcome: outcomeDone, Text: part[3]})
+			j.add(store.Entry{At: at, App: part[0], Service: part[1], Kind: KindWait, Title: part[2] + " waits no longer", Outcome: OutcomeDone, Text: part[3]})
 		}
 	}
 	j.waits = now
 }
 
 // containers notes what containers did without a step of ours.
-func (j *journal) containers(w state.World, at time.Time) {
+func (j *Journal) containers(w state.World, at time.Time) {
 	now := map[string]containerState{}
 	for uuid, a := range w.Apps {
 		for _, c := range a.Containers {
@@ -363,7 +383,7 @@ func (j *journal) containers(w state.World, at time.Time) {
 }
 
 // busyWith reports whether a step that is about a container is on its way.
-func (j *journal) busyWith(id string) bool {
+func (j *Journal) busyWith(id string) bool {
 	for k := range j.running {
 		if strings.Contains(string(k), id) {
 			return true
@@ -393,7 +413,7 @@ func doing(was, now containerState, c state.Container) string {
 }
 
 // self writes down what a container did, unless it did the same a moment ago.
-func (j *journal) self(id string, c containerState, text string, at time.Time) {
+func (j *Journal) self(id string, c containerState, text string, at time.Time) {
 	if text == "it was started" && j.ours[id] {
 		return
 	}
@@ -404,24 +424,26 @@ func (j *journal) self(id string, c containerState, text string, at time.Time) {
 	j.add(store.Entry{At: at, App: c.app, Service: c.service, Kind: kindSelf, Title: "container of " + c.service, Text: text})
 }
 
-// run writes down what was noted, a few seconds later, until ctx ends.
-func (j *journal) run(ctx context.Context) {
-	defer j.flush()
+// Run writes down what was noted, a few seconds later, until ctx ends.
+func (j *Journal) Run(ctx context.Context) {
+	defer j.Flush()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-j.wake:
 		}
-		if !pause(ctx, flushAfter) {
+		select {
+		case <-ctx.Done():
 			return
+		case <-time.After(flushAfter):
 		}
-		j.flush()
+		j.Flush()
 	}
 }
 
-// flush writes down what was noted, and the steps that take long.
-func (j *journal) flush() {
+// Flush writes down what was noted, and the steps that take long.
+func (j *Journal) Flush() {
 	j.disk.Lock()
 	defer j.disk.Unlock()
 	j.mu.Lock()
@@ -439,7 +461,7 @@ func (j *journal) flush() {
 	if len(entries) == 0 {
 		return
 	}
-	slices.SortStableFunc(entries, func(a, b store.Entry) int { return ended(a).Compare(ended(b)) })
+	slices.SortStableFunc(entries, func(a, b store.Entry) int { return EndedAt(a).Compare(EndedAt(b)) })
 	err := j.store.Append(entries)
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -453,8 +475,8 @@ func (j *journal) flush() {
 	j.failing = err != nil
 }
 
-// past lists all entries, oldest first, written or not.
-func (j *journal) past() ([]store.Entry, error) {
+// Past lists all entries, oldest first, written or not.
+func (j *Journal) Past() ([]store.Entry, error) {
 	j.disk.Lock()
 	defer j.disk.Unlock()
 	j.mu.Lock()
@@ -464,5 +486,5 @@ func (j *journal) past() ([]store.Entry, error) {
 	return append(all, waiting...), err
 }
 
-// ended is when an entry's doing was over.
-func ended(e store.Entry) time.Time { return e.At.Add(time.Duration(e.Took)) }
+// EndedAt is when an entry's doing was over.
+func EndedAt(e store.Entry) time.Time { return e.At.Add(time.Duration(e.Took)) }

@@ -1,4 +1,4 @@
-package supervisor
+package history
 
 import (
 	"cmp"
@@ -114,13 +114,22 @@ type Event struct {
 // shownPast is how many entries an explanation shows.
 const shownPast = 20
 
-// inquiry is what an explanation is made of.
+// Question is what an explanation is made of.
+type Question struct {
+	Status  run.Status
+	Past    []store.Entry       // oldest first
+	Rows    func() []report.Row // of the services, as the cloud hears of them
+	Problem string              // why the cloud is not reached; "" when it is
+	Now     time.Time
+}
+
+// inquiry is a question that is being answered.
 type inquiry struct {
 	status run.Status
-	past   []store.Entry // oldest first
-	cloud  *Cloud
+	past   []store.Entry
+	rows   func() []report.Row
+	away   string
 	now    time.Time
-	differ func(container string) []state.Change // see device.differencesOf
 
 	uuid, service string
 	want          state.App
@@ -129,8 +138,9 @@ type inquiry struct {
 	app           state.AppNow
 }
 
-// explain answers for a service, named SERVICE or APP/SERVICE.
-func explain(name string, q inquiry) (Explanation, error) {
+// Explain answers for a service, named SERVICE or APP/SERVICE.
+func Explain(name string, asked Question) (Explanation, error) {
+	q := inquiry{status: asked.Status, past: asked.Past, rows: asked.Rows, away: asked.Problem, now: asked.Now}
 	if err := q.find(name); err != nil {
 		return Explanation{}, state.Classify(state.ClassInvalid, err)
 	}
@@ -147,12 +157,31 @@ func explain(name string, q inquiry) (Explanation, error) {
 	return e, nil
 }
 
+// Service is one that somebody has named.
+type Service struct {
+	UUID, Name string
+	Want       state.App // zero when the app is not wanted
+	App        state.AppNow
+}
+
+// Label is the service as plans call it.
+func (s Service) Label() string { return cmp.Or(s.Want.Name, s.UUID) + "/" + s.Name }
+
+// FindService finds the service that is meant by SERVICE or APP/SERVICE.
+func FindService(t state.Target, w state.World, name string) (Service, error) {
+	q := inquiry{status: run.Status{World: w, Target: t}}
+	if err := q.find(name); err != nil {
+		return Service{}, state.Classify(state.ClassInvalid, err)
+	}
+	return Service{UUID: q.uuid, Name: q.service, Want: q.want, App: q.app}, nil
+}
+
 // find finds the service that is meant.
 func (q *inquiry) find(name string) error {
 	app, service, both := strings.Cut(name, "/")
 	t, w := q.status.Target, q.status.World
 	if both {
-		uuid, err := findApp(t, w, app)
+		uuid, err := FindApp(t, w, app)
 		if err != nil {
 			return err
 		}
@@ -162,7 +191,7 @@ func (q *inquiry) find(name string) error {
 	}
 	q.want, q.app = t.Apps[q.uuid], w.Apps[q.uuid]
 	q.wanted, q.isWanted = q.want.Services[q.service]
-	if all := servicesOf(q.want, q.app); !slices.Contains(all, q.service) && !q.remembered() {
+	if all := ServicesOf(q.want, q.app); !slices.Contains(all, q.service) && !q.remembered() {
 		return fmt.Errorf("%s has no service %s; it has %s", cmp.Or(q.want.Name, q.uuid), q.service, cmp.Or(strings.Join(all, ", "), "none"))
 	}
 	return nil
@@ -184,7 +213,7 @@ func (q *inquiry) findService(name string) error {
 		uuids[u] = true
 	}
 	for u := range uuids {
-		for _, s := range servicesOf(q.status.Target.Apps[u], q.status.World.Apps[u]) {
+		for _, s := range ServicesOf(q.status.Target.Apps[u], q.status.World.Apps[u]) {
 			all[s] = true
 			if s == name {
 				in[u] = true
@@ -229,7 +258,7 @@ func (q *inquiry) runs(c *state.Container) *RunsNow {
 		return nil
 	}
 	r := &RunsNow{Status: string(c.Phase), Health: c.Health, ExitCode: c.ExitCode, Release: c.Commit, Container: c.ID, Created: time.Unix(c.Created, 0).UTC()}
-	for _, row := range report.Rows(reportInput(q.status)) {
+	for _, row := range q.rows() {
 		if row.Container == c.ID {
 			r.Image, r.Status = row.Image, strings.ToLower(string(row.Status))
 		}
@@ -264,7 +293,7 @@ func (q *inquiry) next() []NextStep {
 	var out []NextStep
 	on := map[reconcile.Key]bool{}
 	for _, r := range q.status.Running {
-		if !concerns(r.Node.Step, q.status.Target, q.uuid, q.service) {
+		if !Concerns(r.Node.Step, q.status.Target, q.uuid, q.service) {
 			continue
 		}
 		on[r.Node.Key] = true
@@ -280,7 +309,7 @@ func (q *inquiry) next() []NextStep {
 		titles[n.Key] = n.Title()
 	}
 	for _, n := range q.status.Plan.Nodes {
-		if n.Step == nil || on[n.Key] || !concerns(n.Step, q.status.Target, q.uuid, q.service) {
+		if n.Step == nil || on[n.Key] || !Concerns(n.Step, q.status.Target, q.uuid, q.service) {
 			continue
 		}
 		x := NextStep{Title: n.Title(), Why: n.Why.String()}
@@ -296,7 +325,7 @@ func (q *inquiry) next() []NextStep {
 func (q *inquiry) restart() *Restart {
 	mine := func(i int, kind string) bool {
 		e := q.past[i]
-		return e.App == q.uuid && e.Service == q.service && e.Kind == kind && e.Outcome == outcomeDone
+		return e.App == q.uuid && e.Service == q.service && e.Kind == kind && e.Outcome == OutcomeDone
 	}
 	start := len(q.past) - 1
 	for ; start >= 0 && !mine(start, kindStart); start-- {
@@ -305,7 +334,7 @@ func (q *inquiry) restart() *Restart {
 		return nil
 	}
 	s := q.past[start]
-	r := &Restart{At: ended(s).UTC(), Cause: s.Why, Changes: s.Changes, Release: s.Commit}
+	r := &Restart{At: EndedAt(s).UTC(), Cause: s.Why, Changes: s.Changes, Release: s.Commit}
 	stop, stops, create := -1, 0, -1
 	for i := start - 1; i >= 0 && !mine(i, kindStart); i-- {
 		switch {
@@ -322,7 +351,7 @@ func (q *inquiry) restart() *Restart {
 		r.Cause, r.Changes, r.Release = c.Why, c.Changes, cmp.Or(c.Commit, r.Release)
 	}
 	if stop >= 0 {
-		r.Down = state.Duration(ended(s).Sub(q.past[stop].At).Round(time.Millisecond))
+		r.Down = state.Duration(EndedAt(s).Sub(q.past[stop].At).Round(time.Millisecond))
 		if stop < create { // it was made because the old one had to go, and not the other way round
 			r.Cause = q.past[stop].Why
 		}
@@ -339,7 +368,7 @@ func (q *inquiry) asker(r *Restart, before int) {
 		if e.App != q.uuid || e.Service != "" && e.Service != q.service {
 			continue
 		}
-		if e.Kind == kindStart && e.Service == q.service && e.Outcome == outcomeDone {
+		if e.Kind == kindStart && e.Service == q.service && e.Outcome == OutcomeDone {
 			return // that was for the start before
 		}
 		if e.Kind == kindTarget || e.Kind == kindWish {
@@ -354,7 +383,7 @@ func (q *inquiry) recent() []Event {
 	out := []Event{}
 	for i := len(q.past) - 1; i >= 0 && len(out) < shownPast; i-- {
 		e := q.past[i]
-		device := e.App == "" && (e.Kind == kindBegin || e.Kind == kindEngine || e.Kind == kindReboot)
+		device := e.App == "" && (e.Kind == KindBegin || e.Kind == KindEngine || e.Kind == KindReboot)
 		mine := e.App == q.uuid && e.Service == q.service
 		ofApp := e.App == q.uuid && e.Service == ""
 		if !device && !mine && !ofApp {
@@ -379,8 +408,8 @@ func (q *inquiry) notes() []string {
 			out = append(out, fmt.Sprintf("%s was asked for by %s at %s and is on its way", i.Kind, i.By, clock(i.At, q.now)))
 		}
 	}
-	if q.cloud != nil && q.cloud.Problem != "" {
-		out = append(out, "the cloud is not reached, so a newer release is not known here: "+q.cloud.Problem)
+	if q.away != "" {
+		out = append(out, "the cloud is not reached, so a newer release is not known here: "+q.away)
 	}
 	return out
 }
@@ -430,4 +459,5 @@ func clock(t, now time.Time) string {
 	return t.Format("2006-01-02 15:04:05")
 }
 
-var errNothingYet = errors.New("nobody has looked at the device yet; try again in a moment")
+// ErrNothingYet means that there is nothing to answer from.
+var ErrNothingYet = errors.New("nobody has looked at the device yet; try again in a moment")
