@@ -15,6 +15,7 @@ import (
 	"deckhand/state"
 	"deckhand/state/store"
 	"deckhand/supervisor/journalctl"
+	"deckhand/supervisor/systemlog"
 	"deckhand/uplink"
 )
 
@@ -26,7 +27,7 @@ type logging struct {
 	stream    logs.Stream // whoever listens on the device
 	outbox    *logs.Outbox
 	collector *logs.Collector
-	system    *systemLog
+	system    *systemlog.Log
 	ready     atomic.Bool
 	cloud     chan *uplink.Client
 }
@@ -40,7 +41,7 @@ func (l *logging) open(s *Supervisor) {
 	l.collector = logs.NewCollector(logs.CollectorConfig{
 		Engine: s.engine, Cursors: cursors{s.store.Cursors}, Outbox: l.outbox, Stream: &l.stream, Log: log,
 	})
-	l.system = newSystemLog(logs.NewJournal(l.outbox, &l.stream))
+	l.system = systemlog.New(logs.NewJournal(l.outbox, &l.stream))
 	l.ready.Store(true)
 }
 
@@ -100,11 +101,11 @@ func (d logged) Do(ctx context.Context, s reconcile.Step, progress func(done, to
 // runLogs carries lines until ctx ends, and then writes down what is left.
 func (s *Supervisor) runLogs(ctx context.Context) {
 	l := s.logs
-	l.system.say(sayStarting)
+	l.system.Starting()
 	var all sync.WaitGroup
 	all.Go(func() { <-ctx.Done(); l.stream.End() }) // the API waits for its requests
 	all.Go(func() { l.collector.Run(ctx) })
-	all.Go(func() { l.system.journal.Run(ctx) })
+	all.Go(func() { l.system.Run(ctx) })
 	all.Go(func() { s.sendLogs(ctx) })
 	all.Go(func() { s.followWorld(ctx) })
 	all.Wait()
@@ -140,7 +141,7 @@ func (s *Supervisor) followWorld(ctx context.Context) {
 		changed := s.runner.Changed()
 		if st := s.runner.Status(); st.Looked != looked && !st.Looked.IsZero() {
 			looked = st.Looked
-			s.logs.system.status(st)
+			s.logs.system.Status(st)
 			s.logs.collector.Sync(sourcesOf(st.World))
 		}
 		s.allowLogs()

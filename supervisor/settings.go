@@ -50,7 +50,7 @@ func (s *Supervisor) configure(t state.Target) {
 				name, value, defaultOf(name))
 			s.cfg.Log.Warn().Msg(text)
 			if s.logs != nil {
-				s.logs.system.say(text)
+				s.logs.system.Say(text)
 			}
 		}
 		if name == pollVariable {

@@ -171,7 +171,7 @@ func open(cfg Config) (*Supervisor, error) {
 	s.news.to = s.events
 	s.runner = run.New(run.Config{
 		Device: logged{metered{s.device, s.meter}, s.logs}, Memory: memory{s.store, cfg.Log}, Log: cfg.Log,
-		Event: func(e run.Event) { s.journal.Event(e); s.meter.event(e); s.logs.system.event(e) },
+		Event: func(e run.Event) { s.journal.Event(e); s.meter.event(e); s.logs.system.Event(e) },
 	})
 	return s, nil
 }
@@ -256,7 +256,7 @@ func (s *Supervisor) take(ctx context.Context, doc []byte, from origin) error {
 	t, problems, err := target.DecodeV3(ctx, doc, s.decoding(from.uuid))
 	if err != nil {
 		s.cfg.Log.Error().Err(err).Msg("could not move to new release: the target is refused, the last one stays in force")
-		s.logs.system.refused(err)
+		s.logs.system.Refused(err)
 		return err
 	}
 	for _, p := range problems {
@@ -281,7 +281,7 @@ func (s *Supervisor) install(t state.Target, source string) {
 	s.configure(t)
 	s.setName(t.Name)
 	s.journal.Accepted(s.device.target(), t, source)
-	s.logs.system.accepted(t)
+	s.logs.system.Accepted(t)
 	if err := s.device.retryHandovers(""); err != nil {
 		s.cfg.Log.Warn().Err(err).Msg("cannot forget failed hand-overs; they are not tried again yet")
 	}

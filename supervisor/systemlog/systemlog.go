@@ -1,6 +1,9 @@
-package supervisor
+// Package systemlog says in the log of a device, which its owner reads in the cloud, what the
+// supervisor does and what containers do by themselves.
+package systemlog
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"sync"
@@ -66,8 +69,8 @@ func sayings(step reconcile.Step) saying {
 	return saying{}
 }
 
-// systemLog says in the log of the device what the supervisor does.
-type systemLog struct {
+// Log says in the log of the device what the supervisor does.
+type Log struct {
 	journal *logs.Journal
 
 	mu      sync.Mutex
@@ -79,20 +82,27 @@ type systemLog struct {
 	rejected map[string]string // apps of the target, with release and reason
 }
 
-func newSystemLog(j *logs.Journal) *systemLog {
-	return &systemLog{journal: j, stopped: map[string]bool{}, phases: map[string]state.Phase{}}
+// New makes a log that writes to a journal.
+func New(j *logs.Journal) *Log {
+	return &Log{journal: j, stopped: map[string]bool{}, phases: map[string]state.Phase{}}
 }
 
-// say writes a line.
-func (l *systemLog) say(text string) { l.journal.Say(logs.Line{Message: text}) }
+// Run carries lines to where they are read, until ctx ends.
+func (l *Log) Run(ctx context.Context) { l.journal.Run(ctx) }
 
-// refused says that a target cannot be used at all.
-func (l *systemLog) refused(err error) {
+// Starting is the first line of a process.
+func (l *Log) Starting() { l.Say(sayStarting) }
+
+// Say writes a line.
+func (l *Log) Say(text string) { l.journal.Say(logs.Line{Message: text}) }
+
+// Refused says that a target cannot be used at all.
+func (l *Log) Refused(err error) {
 	l.journal.Say(logs.Line{Message: "Could not move to new release: " + cause(err), Stderr: true})
 }
 
-// accepted says which apps of a new target are rejected, once.
-func (l *systemLog) accepted(t state.Target) {
+// Accepted says which apps of a new target are rejected, once.
+func (l *Log) Accepted(t state.Target) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	rejected := map[string]string{}
@@ -116,8 +126,8 @@ func cause(err error) string {
 	return history.PlainText(err)
 }
 
-// event says that a step begins or has ended.
-func (l *systemLog) event(e run.Event) {
+// Event says that a step begins or has ended.
+func (l *Log) Event(e run.Event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	words, step := sayings(e.Node.Step), e.Node.Step
@@ -160,7 +170,7 @@ func quoted(text, object string) string {
 
 // object is what a step is about, as balena's supervisor names it; the lock is
 // held.
-func (l *systemLog) object(step reconcile.Step) string {
+func (l *Log) object(step reconcile.Step) string {
 	switch s := step.(type) {
 	case reconcile.Fetch:
 		return s.Image
@@ -194,7 +204,7 @@ func (l *systemLog) object(step reconcile.Step) string {
 }
 
 // image is the engine's ID of an image, or its reference while it is not there.
-func (l *systemLog) image(ref string) string {
+func (l *Log) image(ref string) string {
 	ref = state.Reference(ref)
 	for id, im := range l.world.Images {
 		if slices.Contains(im.Refs, ref) {
@@ -205,7 +215,7 @@ func (l *systemLog) image(ref string) string {
 }
 
 // imageOf is the image that a container was made from.
-func (l *systemLog) imageOf(container string) string {
+func (l *Log) imageOf(container string) string {
 	for _, a := range l.world.Apps {
 		for _, c := range a.Containers {
 			if c.ID == container {
@@ -216,9 +226,9 @@ func (l *systemLog) imageOf(container string) string {
 	return "(unknown image)"
 }
 
-// status takes a new look at the device, and says what containers did by themselves,
+// Status takes a new look at the device, and says what containers did by themselves,
 // and that an update has begun to wait for a lock.
-func (l *systemLog) status(s run.Status) {
+func (l *Log) Status(s run.Status) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.world = s.World
@@ -249,7 +259,7 @@ func (l *systemLog) status(s run.Status) {
 }
 
 // byItself is what a container has done without a step of ours.
-func (l *systemLog) byItself(c state.Container) string {
+func (l *Log) byItself(c state.Container) string {
 	was := l.phases[c.ID]
 	if c.Phase == state.Running {
 		if was != state.Running {

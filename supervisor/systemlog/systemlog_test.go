@@ -1,4 +1,4 @@
-package supervisor
+package systemlog
 
 import (
 	"context"
@@ -17,15 +17,15 @@ import (
 
 // said plays something and gives what stands in the log of the device afterwards,
 // with a ! before what is about a failure.
-func said(t *testing.T, play func(*systemLog)) (lines []string) {
+func said(t *testing.T, play func(*Log)) (lines []string) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		var stream logs.Stream
 		outbox := logs.OpenOutbox(logs.OutboxConfig{Log: zerolog.Nop()})
-		l := newSystemLog(logs.NewJournal(outbox, &stream))
+		l := New(logs.NewJournal(outbox, &stream))
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		go l.journal.Run(ctx)
+		go l.Run(ctx)
 		play(l)
 		synctest.Wait()
 		for _, p := range outbox.Open().Next() {
@@ -55,19 +55,19 @@ func worldOf(c ...state.Container) run.Status {
 func TestStepsInTheLogOfTheDevice(t *testing.T) {
 	app := reconcile.App{UUID: "u", ID: 3, Name: "shop"}
 	web := state.Service{Name: "web", Image: "registry/web:1", Spec: state.Spec{Environment: map[string]string{"TOKEN": "hush"}}}
-	got := said(t, func(l *systemLog) {
-		l.status(worldOf(state.Container{ID: "c0", Service: "web", Image: "sha256:i0", Phase: state.Running}))
+	got := said(t, func(l *Log) {
+		l.Status(worldOf(state.Container{ID: "c0", Service: "web", Image: "sha256:i0", Phase: state.Running}))
 		for _, s := range []reconcile.Step{
 			reconcile.Fetch{Image: "registry/web:1"}, reconcile.CreateVolume{App: app, Volume: state.Volume{Name: "data"}},
 			reconcile.Create{App: app, Service: web}, reconcile.TakeLocks{App: app}, reconcile.Stop{App: app, Service: "web", Container: "c0"},
 			reconcile.Remove{App: app, Service: "web", Container: "c0"}, reconcile.ReleaseLocks{App: app}, reconcile.Commit{App: app},
 		} {
-			l.event(stepBegins(s))
-			l.event(stepEnded(s, nil))
+			l.Event(stepBegins(s))
+			l.Event(stepEnded(s, nil))
 		}
-		l.event(stepEnded(reconcile.Start{App: app, Service: "web", Image: "registry/web:1"}, state.Classify(state.ClassEngine, errors.New("port 80 is taken"))))
-		l.event(stepEnded(reconcile.Fetch{Image: "registry/db:1"}, state.Classify(state.ClassCancelled, errors.New("cancelled"))))
-		l.event(stepBegins(reconcile.Remove{App: app, Service: "web", Container: "c0"}))
+		l.Event(stepEnded(reconcile.Start{App: app, Service: "web", Image: "registry/web:1"}, state.Classify(state.ClassEngine, errors.New("port 80 is taken"))))
+		l.Event(stepEnded(reconcile.Fetch{Image: "registry/db:1"}, state.Classify(state.ClassCancelled, errors.New("cancelled"))))
+		l.Event(stepBegins(reconcile.Remove{App: app, Service: "web", Container: "c0"}))
 	})
 	want := []string{
 		"Downloading image 'registry/web:1'", "Downloaded image 'registry/web:1'", "Creating volume 'data'",
@@ -85,17 +85,17 @@ func TestWhatContainersDoByThemselvesInTheLogOfTheDevice(t *testing.T) {
 	c := func(id string, p state.Phase) state.Container {
 		return state.Container{ID: id, Service: id, Image: "sha256:i1", Phase: p}
 	}
-	got := said(t, func(l *systemLog) {
-		l.status(worldOf(c("a", state.Running), c("b", state.Running), c("c", state.Running), c("d", state.Exited)))
-		l.event(stepBegins(reconcile.Stop{Service: "c", Container: "c"}))
-		l.status(worldOf(c("a", state.Exited), c("b", state.Restarting), c("c", state.Exited), c("d", state.Exited)))
-		l.status(worldOf(c("a", state.Exited), c("b", state.Running), c("c", state.Running)))
-		l.status(worldOf(c("c", state.Exited)))
+	got := said(t, func(l *Log) {
+		l.Status(worldOf(c("a", state.Running), c("b", state.Running), c("c", state.Running), c("d", state.Exited)))
+		l.Event(stepBegins(reconcile.Stop{Service: "c", Container: "c"}))
+		l.Status(worldOf(c("a", state.Exited), c("b", state.Restarting), c("c", state.Exited), c("d", state.Exited)))
+		l.Status(worldOf(c("a", state.Exited), c("b", state.Running), c("c", state.Running)))
+		l.Status(worldOf(c("c", state.Exited)))
 		waits := run.Status{Plan: reconcile.Plan{Waiting: []reconcile.Waiting{{Class: state.ClassLocked, Text: "an update lock is held", Holder: "shop/web: updates.lock"}}}}
-		l.status(waits)
-		l.status(waits)
-		l.accepted(state.Target{Apps: map[string]state.App{"u": {Name: "shop", Rejected: "web: needs L4T"}}})
-		l.accepted(state.Target{Apps: map[string]state.App{"u": {Name: "shop", Rejected: "web: needs L4T"}}})
+		l.Status(waits)
+		l.Status(waits)
+		l.Accepted(state.Target{Apps: map[string]state.App{"u": {Name: "shop", Rejected: "web: needs L4T"}}})
+		l.Accepted(state.Target{Apps: map[string]state.App{"u": {Name: "shop", Rejected: "web: needs L4T"}}})
 	})
 	want := []string{
 		"Killing service 'c sha256:i1'", "Service exited 'a sha256:i1'", "Restarting service 'b sha256:i1'", "Service exited 'c sha256:i1'",
