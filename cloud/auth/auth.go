@@ -4,13 +4,13 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
 	"fmt"
 	"math/big"
-	"net/http"
+	"net/netip"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -28,9 +28,14 @@ type Config struct {
 	Issuer string
 	// Service is the aud claim of registry tokens; "deckhand-registry" when empty.
 	Service string
-	// PasswordIterations is the cost of a password hash; the recommended
-	// number when 0. Tests set it low.
-	PasswordIterations int
+	// PasswordMemory is how much memory in KiB a password hash takes, and so
+	// how long; the recommended 19 MiB when 0. Tests set it low.
+	PasswordMemory uint32
+	// Limits are how often clients may do things; generous ones when zero.
+	Limits Limits
+	// TrustedProxies are addresses of proxies: what they say in X-Forwarded-For
+	// is who the client is.
+	TrustedProxies []netip.Prefix
 }
 
 // Auth authenticates requests and signs tokens.
@@ -38,30 +43,38 @@ type Auth struct {
 	db         *model.DB
 	issuer     string
 	service    string
-	iterations int
+	cost       cost
+	nobody     string // a password hash that no password has
 	sessionKey []byte
 	registry   *ecdsa.PrivateKey
 	files      registryFiles
 	kid        string
 
-	mu       sync.Mutex
-	attempts map[string]*attempts
-
-	checking chan struct{} // a place for each password that is being checked
+	cache          *cache
+	limits         Limits
+	proxies        []netip.Prefix
+	writes, wrong  buckets       // by actor; by address, credentials that are not valid
+	names, clients attempts      // failed logins
+	checking       chan struct{} // a place for each password that is being checked
 }
 
 // New reads or makes the signing keys.
 func New(cfg Config) (*Auth, error) {
-	a := &Auth{db: cfg.DB, issuer: cfg.Issuer, service: cfg.Service, iterations: cfg.PasswordIterations, attempts: map[string]*attempts{}, checking: make(chan struct{}, 2)}
+	a := &Auth{db: cfg.DB, issuer: cfg.Issuer, service: cfg.Service, cost: defaultCost(), checking: make(chan struct{}, 2),
+		cache: newCache(cfg.DB.Changes()), limits: cfg.Limits.orDefault(), proxies: cfg.TrustedProxies,
+		names:   attempts{limit: 10, window: 2 * time.Hour, pause: time.Hour},
+		clients: attempts{limit: 100, window: 2 * time.Hour, pause: time.Hour},
+	}
 	if a.issuer == "" {
 		a.issuer = "deckhand-cloud"
 	}
 	if a.service == "" {
 		a.service = "deckhand-registry"
 	}
-	if a.iterations == 0 {
-		a.iterations = defaultIterations
+	if cfg.PasswordMemory != 0 {
+		a.cost.memory = cfg.PasswordMemory
 	}
+	a.nobody = hashPassword(NewSecret(20), a.cost)
 	if err := a.loadKeys(cfg.KeyDir); err != nil {
 		return nil, fmt.Errorf("load signing keys: %w", err)
 	}
@@ -91,6 +104,8 @@ type Actor struct {
 	ActorID int64
 	// Key says that an API key was used and not a session: some routes want one.
 	Key bool
+
+	authTime time.Time // when the password was given, of a session
 }
 
 // Is says whether the actor is of that kind with that id.
@@ -118,30 +133,53 @@ func (a Actor) Caller() access.Caller {
 // valid: answer 401. Any other error of Authenticate is a failure of the cloud.
 var ErrUnauthenticated = errors.New("no valid credential")
 
-// Authenticate finds the caller of a request by its Authorization header
-// (Bearer session or key, Basic with the key as password) or its apikey
-// query parameter. Without a valid credential the actor has kind None and
-// the error is ErrUnauthenticated.
-func (a *Auth) Authenticate(r *http.Request) (Actor, error) {
-	return a.Identify(r.Context(), credential(r))
+// Identify finds the caller by a session or an API key. Errors: ErrUnauthenticated;
+// *TooManyAttempts when the request's address sent too many that are not valid.
+func (a *Auth) Identify(ctx context.Context, secret string) (Actor, error) {
+	if secret == "" || len(secret) > maxCredential {
+		return Actor{}, a.invalid(ctx, secret)
+	}
+	sum, now := digest(sha256.Sum256([]byte(secret))), a.db.Now()
+	actor, stale, ok := a.cache.find(sum, now)
+	if ok {
+		return actor, nil
+	}
+	// Who was known goes on, whatever others at the same address send.
+	if !stale {
+		if err := a.mayTry(ctx); err != nil {
+			return Actor{}, err
+		}
+	}
+	before := a.cache.changed()
+	actor, until, err := a.lookUp(ctx, secret)
+	if errors.Is(err, ErrUnauthenticated) {
+		a.cache.forget(sum)
+		return Actor{}, a.invalid(ctx, secret)
+	}
+	if err != nil {
+		return Actor{}, err
+	}
+	if end := now.Add(cacheLife); until.IsZero() || until.After(end) {
+		until = end
+	}
+	a.cache.remember(sum, actor, until, before)
+	return actor, nil
 }
 
-// Identify finds the caller by a session or an API key.
-func (a *Auth) Identify(ctx context.Context, secret string) (Actor, error) {
-	if secret == "" || len(secret) > 4096 {
-		return Actor{}, ErrUnauthenticated
-	}
+// lookUp finds the caller in the database; until is when the credential
+// expires, zero: never.
+func (a *Auth) lookUp(ctx context.Context, secret string) (actor Actor, until time.Time, err error) {
 	if strings.Count(secret, ".") == 2 {
 		return a.session(ctx, secret)
 	}
 	o, err := a.db.OwnerOfKey(ctx, secret)
 	if errors.Is(err, model.ErrNotFound) {
-		return Actor{}, ErrUnauthenticated
+		return Actor{}, until, ErrUnauthenticated
 	}
 	if err != nil {
-		return Actor{}, fmt.Errorf("look up key: %w", err)
+		return Actor{}, until, fmt.Errorf("look up key: %w", err)
 	}
-	actor := Actor{Name: o.Name, ActorID: o.Actor, Key: true}
+	actor = Actor{Name: o.Name, ActorID: o.Actor, Key: true}
 	switch {
 	case o.Role == model.RoleUser && o.User != 0:
 		actor.Kind, actor.ID = User, o.User
@@ -150,40 +188,33 @@ func (a *Auth) Identify(ctx context.Context, secret string) (Actor, error) {
 	case o.Role == model.RoleProvisioning && o.Fleet != 0:
 		actor.Kind, actor.ID = Fleet, o.Fleet
 	default:
-		return Actor{}, ErrUnauthenticated
+		return Actor{}, until, ErrUnauthenticated
 	}
-	return actor, nil
-}
-
-// credential is the session or key of a request, "" when there is none.
-func credential(r *http.Request) string {
-	scheme, value, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	switch strings.ToLower(scheme) {
-	case "bearer":
-		return strings.TrimSpace(value)
-	case "basic":
-		_, password, _ := r.BasicAuth()
-		return password
-	}
-	return r.URL.Query().Get("apikey")
+	return actor, o.Expiry, nil
 }
 
 // sessionLife is how long a login lasts.
 const sessionLife = 7 * 24 * time.Hour
 
+// sudoAge is for how long after the password was given a session may make keys
+// that act as the user.
+const sudoAge = 20 * time.Minute
+
 type sessionClaims struct {
 	ID       int64  `json:"id"`
 	Secret   string `json:"jwt_secret"`
 	AuthTime int64  `json:"authTime"` // milliseconds since 1970
-	Username string `json:"username"`
 	jwt.RegisteredClaims
 }
 
-// NewSession is a session of the user as a signed token, good for seven days
-// or until the user's password changes.
-func (a *Auth) NewSession(u model.User) (string, error) {
+// NewSession is a session of a user who just gave the password, as a signed
+// token: good for seven days or until the password changes.
+func (a *Auth) NewSession(u model.User) (string, error) { return a.sign(u, a.db.Now()) }
+
+// sign makes a token that starts now, for a password that was given then.
+func (a *Auth) sign(u model.User, then time.Time) (string, error) {
 	now := a.db.Now()
-	claims := sessionClaims{ID: u.ID, Secret: u.JWTSecret, AuthTime: now.UnixMilli(), Username: u.Username,
+	claims := sessionClaims{ID: u.ID, Secret: u.JWTSecret, AuthTime: then.UnixMilli(),
 		RegisteredClaims: jwt.RegisteredClaims{IssuedAt: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(now.Add(sessionLife))}}
 	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString(a.sessionKey)
 	if err != nil {
@@ -192,24 +223,23 @@ func (a *Auth) NewSession(u model.User) (string, error) {
 	return token, nil
 }
 
-func (a *Auth) session(ctx context.Context, token string) (Actor, error) {
+func (a *Auth) session(ctx context.Context, token string) (actor Actor, until time.Time, err error) {
 	var claims sessionClaims
-	_, err := jwt.ParseWithClaims(token, &claims, func(*jwt.Token) (any, error) { return a.sessionKey, nil },
-		jwt.WithValidMethods([]string{"HS256"}), jwt.WithExpirationRequired(), jwt.WithTimeFunc(a.db.Now))
-	if err != nil {
-		return Actor{}, ErrUnauthenticated
+	if _, err := jwt.ParseWithClaims(token, &claims, func(*jwt.Token) (any, error) { return a.sessionKey, nil },
+		jwt.WithValidMethods([]string{"HS256"}), jwt.WithExpirationRequired(), jwt.WithTimeFunc(a.db.Now)); err != nil {
+		return Actor{}, until, ErrUnauthenticated
 	}
 	u, err := a.db.UserByID(ctx, claims.ID)
 	if errors.Is(err, model.ErrNotFound) {
-		return Actor{}, ErrUnauthenticated
+		return Actor{}, until, ErrUnauthenticated
 	}
 	if err != nil {
-		return Actor{}, fmt.Errorf("look up session: %w", err)
+		return Actor{}, until, fmt.Errorf("look up session: %w", err)
 	}
 	if subtle.ConstantTimeCompare([]byte(u.JWTSecret), []byte(claims.Secret)) != 1 {
-		return Actor{}, ErrUnauthenticated
+		return Actor{}, until, ErrUnauthenticated
 	}
-	return Actor{Kind: User, ID: u.ID, Name: u.Username, ActorID: u.Actor}, nil
+	return Actor{Kind: User, ID: u.ID, Name: u.Username, ActorID: u.Actor, authTime: time.UnixMilli(claims.AuthTime)}, claims.ExpiresAt.Time, nil
 }
 
 // FirstLogin makes the owner of a new cloud and returns the password, which
@@ -221,7 +251,7 @@ func (a *Auth) FirstLogin(ctx context.Context) (username, password string, err e
 		return "", "", err
 	}
 	password = NewSecret(20)
-	hash, err := a.hashPassword(password)
+	hash, err := a.hash(ctx, password)
 	if err != nil {
 		return "", "", err
 	}
@@ -239,7 +269,7 @@ func (a *Auth) ResetPassword(ctx context.Context, username string) (string, erro
 		return "", err
 	}
 	password := NewSecret(20)
-	hash, err := a.hashPassword(password)
+	hash, err := a.hash(ctx, password)
 	if err != nil {
 		return "", err
 	}

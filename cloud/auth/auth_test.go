@@ -44,7 +44,7 @@ func start(t *testing.T) *world {
 	}
 	mux := http.NewServeMux()
 	w.auth.Routes(mux)
-	server := httptest.NewServer(mux)
+	server := httptest.NewServer(w.auth.Guard(mux))
 	t.Cleanup(server.Close)
 	w.url = server.URL
 	return w
@@ -52,7 +52,7 @@ func start(t *testing.T) *world {
 
 func (w *world) newAuth() *auth.Auth {
 	w.t.Helper()
-	a, err := auth.New(auth.Config{DB: w.db, KeyDir: filepath.Join(w.dir, "keys"), PasswordIterations: 10})
+	a, err := auth.New(auth.Config{DB: w.db, KeyDir: filepath.Join(w.dir, "keys"), PasswordMemory: 64})
 	if err != nil {
 		w.t.Fatal(err)
 	}

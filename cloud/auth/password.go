@@ -11,33 +11,84 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
+
+	"golang.org/x/crypto/argon2"
 
 	"deckhand/cloud/model"
 )
 
-// defaultIterations is what OWASP recommends for PBKDF2 with SHA-256.
-const defaultIterations = 600_000
-
-// hashPassword is "pbkdf2-sha256$<iterations>$<salt>$<hash>".
-func (a *Auth) hashPassword(password string) (string, error) {
-	salt := make([]byte, 16)
-	rand.Read(salt) // never fails since Go 1.24
-	sum, err := pbkdf2.Key(sha256.New, password, salt, a.iterations, sha256.Size)
-	if err != nil {
-		return "", fmt.Errorf("hash password: %w", err)
-	}
-	encode := base64.RawStdEncoding.EncodeToString
-	return fmt.Sprintf("pbkdf2-sha256$%d$%s$%s", a.iterations, encode(salt), encode(sum)), nil
+// cost is how dear one password hash is with argon2id.
+type cost struct {
+	memory uint32 // KiB
+	passes uint32
+	lanes  uint8
 }
 
-func checkPassword(stored, password string) bool {
+// defaultCost is the least that OWASP recommends: some 40 ms of one core.
+func defaultCost() cost { return cost{memory: 19 * 1024, passes: 2, lanes: 1} }
+
+// maxMemory in KiB, maxPasses and maxIterations bound what a stored hash may
+// ask for: a damaged row must not take the machine.
+const (
+	maxMemory     = 256 * 1024
+	maxPasses     = 16
+	maxIterations = 2_000_000
+)
+
+// hashPassword is "$argon2id$v=19$m=<KiB>,t=<passes>,p=<lanes>$<salt>$<hash>".
+func hashPassword(password string, c cost) string {
+	salt := make([]byte, 16)
+	rand.Read(salt) // never fails since Go 1.24
+	sum := argon2.IDKey([]byte(password), salt, c.passes, c.memory, c.lanes, sha256.Size)
+	encode := base64.RawStdEncoding.EncodeToString
+	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, c.memory, c.passes, c.lanes, encode(salt), encode(sum))
+}
+
+// checkPassword compares with a stored hash of either kind. current says that
+// the hash is as a new one would be.
+func checkPassword(stored, password string, c cost) (right, current bool) {
+	if strings.HasPrefix(stored, "pbkdf2-sha256$") {
+		return checkPBKDF2(stored, password), false
+	}
+	used, salt, want, err := readHash(stored)
+	if err != nil {
+		return false, false
+	}
+	got := argon2.IDKey([]byte(password), salt, used.passes, used.memory, used.lanes, uint32(len(want)))
+	return subtle.ConstantTimeCompare(got, want) == 1, used == c
+}
+
+// readHash takes a hash of argon2id apart.
+func readHash(stored string) (c cost, salt, sum []byte, err error) {
 	parts := strings.Split(stored, "$")
-	if len(parts) != 4 || parts[0] != "pbkdf2-sha256" {
+	if len(parts) != 6 || parts[0] != "" || parts[1] != "argon2id" || parts[2] != fmt.Sprintf("v=%d", argon2.Version) {
+		return c, nil, nil, errors.New("not a hash of argon2id")
+	}
+	if _, err := fmt.Sscanf(parts[3], "m=%d,t=%d,p=%d", &c.memory, &c.passes, &c.lanes); err != nil {
+		return c, nil, nil, fmt.Errorf("read the parameters of a hash: %w", err)
+	}
+	if c.memory == 0 || c.memory > maxMemory || c.passes == 0 || c.passes > maxPasses || c.lanes == 0 {
+		return c, nil, nil, errors.New("parameters of a hash are out of bounds")
+	}
+	salt, err = base64.RawStdEncoding.DecodeString(parts[4])
+	if err == nil {
+		sum, err = base64.RawStdEncoding.DecodeString(parts[5])
+	}
+	if err == nil && (len(sum) < 16 || len(sum) > 64) {
+		err = errors.New("a hash has the wrong length")
+	}
+	return c, salt, sum, err
+}
+
+// checkPBKDF2 compares with "pbkdf2-sha256$<iterations>$<salt>$<hash>", which
+// clouds wrote before.
+func checkPBKDF2(stored, password string) bool {
+	parts := strings.Split(stored, "$")
+	if len(parts) != 4 {
 		return false
 	}
 	iterations, err := strconv.Atoi(parts[1])
-	if err != nil || iterations < 1 {
+	if err != nil || iterations < 1 || iterations > maxIterations {
 		return false
 	}
 	salt, err := base64.RawStdEncoding.DecodeString(parts[2])
@@ -45,41 +96,42 @@ func checkPassword(stored, password string) bool {
 		return false
 	}
 	want, err := base64.RawStdEncoding.DecodeString(parts[3])
-	if err != nil {
+	if err != nil || len(want) < 16 {
 		return false
 	}
-	got, err := pbkdf2.Key(sha256.New, password, salt, iterations, sha256.Size)
+	got, err := pbkdf2.Key(sha256.New, password, salt, iterations, len(want))
 	return err == nil && subtle.ConstantTimeCompare(got, want) == 1
 }
 
-const (
-	attemptWindow = 2 * time.Hour
-	attemptLimit  = 10
-	// clientLimit bounds what one address may try over all names.
-	clientLimit  = 100
-	attemptPause = time.Hour
-	// maxRemembered bounds the memory that made-up user names can take.
-	maxRemembered = 10_000
-)
-
-type attempts struct {
-	failed       int
-	since, until time.Time
+// hash is a new password's hash.
+func (a *Auth) hash(ctx context.Context, password string) (hash string, err error) {
+	err = a.slowly(ctx, func() { hash = hashPassword(password, a.cost) })
+	return hash, err
 }
 
-// TooManyAttempts refuses a login for a while: answer 429.
-type TooManyAttempts struct{ Wait time.Duration }
-
-func (e *TooManyAttempts) Error() string {
-	return fmt.Sprintf("too many failed logins; try again in %s", e.Wait.Round(time.Second))
+// slowly does what takes a core and memory on purpose, few at a time: guessers
+// must not take the machine.
+func (a *Auth) slowly(ctx context.Context, do func()) error {
+	select {
+	case a.checking <- struct{}{}:
+		defer func() { <-a.checking }()
+		do()
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
+
+// maxPassword is the length in bytes of the longest password.
+const maxPassword = 1024
 
 // Login checks a password and returns the user. A wrong name or password
 // gives ErrUnauthenticated; the tenth within two hours from the same client
 // (an address) closes the name to that client for an hour: TooManyAttempts.
 func (a *Auth) Login(ctx context.Context, username, password, client string) (model.User, error) {
-	named, anyName := username+"\x00"+client, "\x00"+client
-	if wait := max(a.blocked(named), a.blocked(anyName)); wait > 0 {
+	named, anyName := strings.ToLower(username)+"\x00"+network(client), network(client)
+	now := a.db.Now()
+	if wait := max(a.names.wait(named, now), a.clients.wait(anyName, now)); wait > 0 {
 		return model.User{}, &TooManyAttempts{Wait: wait}
 	}
 	u, err := a.db.UserByName(ctx, username)
@@ -90,60 +142,38 @@ func (a *Auth) Login(ctx context.Context, username, password, client string) (mo
 	if err != nil {
 		// As much work as for a real user, so that the time does not tell
 		// which names exist.
-		stored = fmt.Sprintf("pbkdf2-sha256$%d$AAAA$AAAA", a.iterations)
+		stored = a.nobody
 	}
-	// Checking is slow on purpose; guessers must not take all processors.
-	select {
-	case a.checking <- struct{}{}:
-	case <-ctx.Done():
-		return model.User{}, ctx.Err()
+	right, current := false, false
+	if len(password) <= maxPassword {
+		if err := a.slowly(ctx, func() { right, current = checkPassword(stored, password, a.cost) }); err != nil {
+			return model.User{}, err
+		}
 	}
-	right := checkPassword(stored, password)
-	<-a.checking
 	if !right || err != nil {
-		a.failed(named, attemptLimit)
-		a.failed(anyName, clientLimit)
+		a.names.failed(named, now)
+		a.clients.failed(anyName, now)
 		return model.User{}, ErrUnauthenticated
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	delete(a.attempts, named)
+	a.names.forget(named)
+	if !current {
+		if err := a.rehash(ctx, &u, password); err != nil {
+			return model.User{}, fmt.Errorf("log in: %w", err)
+		}
+	}
 	return u, nil
 }
 
-func (a *Auth) blocked(key string) time.Duration {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if t := a.attempts[key]; t != nil {
-		return t.until.Sub(a.db.Now())
+// rehash stores the password of a user who just gave it as hashes are today.
+// Sessions go on.
+func (a *Auth) rehash(ctx context.Context, u *model.User, password string) error {
+	hash, err := a.hash(ctx, password)
+	if err != nil {
+		return err
 	}
-	return 0
-}
-
-func (a *Auth) failed(key string, limit int) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	now := a.db.Now()
-	t := a.attempts[key]
-	if t == nil || now.Sub(t.since) > attemptWindow {
-		a.forgetOld(now)
-		t = &attempts{since: now}
-		a.attempts[key] = t
+	if err := a.db.ReplacePasswordHash(ctx, u.ID, u.PasswordHash, hash); err != nil {
+		return err
 	}
-	t.failed++
-	if t.failed >= limit {
-		t.until = now.Add(attemptPause)
-		t.since, t.failed = t.until, 0
-	}
-}
-
-func (a *Auth) forgetOld(now time.Time) {
-	if len(a.attempts) < maxRemembered {
-		return
-	}
-	for k, t := range a.attempts {
-		if now.Sub(t.since) > attemptWindow || t.until.IsZero() {
-			delete(a.attempts, k)
-		}
-	}
+	u.PasswordHash = hash
+	return nil
 }

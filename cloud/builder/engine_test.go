@@ -56,7 +56,7 @@ func startCloud(t *testing.T) *cloud {
 	})
 	must(t, err)
 	t.Cleanup(func() { _ = c.db.Close() })
-	c.keys, err = auth.New(auth.Config{DB: c.db, KeyDir: filepath.Join(t.TempDir(), "keys"), PasswordIterations: 10})
+	c.keys, err = auth.New(auth.Config{DB: c.db, KeyDir: filepath.Join(t.TempDir(), "keys"), PasswordMemory: 64})
 	must(t, err)
 	reg, err := registry.New(registry.Config{
 		Dir: t.TempDir(), Realm: srv.URL + "/auth/v1/token", Service: c.keys.RegistryService(),

@@ -43,7 +43,7 @@ func New(t testing.TB, now func() time.Time) *World {
 		RegistryHost: func() string { return "registry.test:5000" }})
 	w.must(err)
 	t.Cleanup(func() { w.DB.Close() })
-	w.Auth, err = auth.New(auth.Config{DB: w.DB, KeyDir: filepath.Join(dir, "keys"), PasswordIterations: 10})
+	w.Auth, err = auth.New(auth.Config{DB: w.DB, KeyDir: filepath.Join(dir, "keys"), PasswordMemory: 64})
 	w.must(err)
 	_, w.AdminPassword, err = w.Auth.FirstLogin(t.Context())
 	w.must(err)
@@ -56,7 +56,7 @@ func New(t testing.TB, now func() time.Time) *World {
 	w.BobSession, err = w.Auth.NewSession(w.Bob)
 	w.must(err)
 	w.Auth.Routes(w.Mux)
-	server := httptest.NewServer(w.Mux)
+	server := httptest.NewServer(w.Auth.Guard(w.Mux))
 	t.Cleanup(server.Close)
 	w.URL = server.URL
 	return w

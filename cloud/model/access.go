@@ -1,6 +1,22 @@
 package model
 
-import "context"
+import (
+	"context"
+
+	"deckhand/cloud/access"
+)
+
+// May says whether the caller may do something with a row of a resource. A row
+// that does not exist is one with which nobody may do anything.
+func (db *DB) May(ctx context.Context, by access.Caller, resource string, verb access.Verb, id int64) (bool, error) {
+	where, args, ok := access.Rows(by, resource, verb)
+	if !ok {
+		return false, nil
+	}
+	var n int
+	err := db.read.QueryRowContext(ctx, `SELECT count(*) FROM "`+resource+`" t WHERE t.id = ? AND (`+where+`)`, append([]any{id}, args...)...).Scan(&n)
+	return n > 0, err
+}
 
 // UserMayUseRepository says whether an image repository ("v2/<hash>") belongs
 // to a fleet of one of the user's organizations.
@@ -29,4 +45,11 @@ func (db *DB) DeviceMayPull(ctx context.Context, device int64, repository string
 		       OR r.id IN (d.is_pinned_on__release, d.should_be_operated_by__release, d.should_be_managed_by__release))`,
 		device, repository).Scan(&n)
 	return n > 0, err
+}
+
+// ActorOf is the actor of a user, a fleet ("application") or a device.
+func (db *DB) ActorOf(ctx context.Context, resource string, id int64) (int64, error) {
+	var actor int64
+	err := db.read.QueryRowContext(ctx, `SELECT t.actor FROM "`+resource+`" t WHERE t.id = ?`, id).Scan(&actor)
+	return actor, notFound(err, "%s %d", resource, id)
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"database/sql"
 	"encoding/hex"
+	"errors"
 	"regexp"
 	"strings"
 	"time"
@@ -83,9 +84,114 @@ func (db *DB) CreateUser(ctx context.Context, username, passwordHash string) (Us
 // SetPassword stores a new password hash and ends all sessions of the user.
 func (db *DB) SetPassword(ctx context.Context, user int64, passwordHash string) error {
 	return db.update(ctx, func(t *txn) error {
-		_, err := t.ExecContext(ctx, `UPDATE "user" SET password = ?, jwt_secret = ? WHERE id = ?`, passwordHash, randomHex(16), user)
+		var actor int64
+		err := t.QueryRowContext(ctx, `UPDATE "user" SET password = ?, jwt_secret = ?, modified_at = ? WHERE id = ? RETURNING actor`,
+			passwordHash, randomHex(16), millis(t.now), user).Scan(&actor)
+		t.announceCredentials(actor)
+		return notFound(err, "user %d", user)
+	})
+}
+
+// ReplacePasswordHash stores another hash of the same password, unless the
+// password was changed meanwhile. Sessions go on.
+func (db *DB) ReplacePasswordHash(ctx context.Context, user int64, was, is string) error {
+	return db.update(ctx, func(t *txn) error {
+		_, err := t.ExecContext(ctx, `UPDATE "user" SET password = ? WHERE id = ? AND password = ?`, is, user, was)
 		return err
 	})
+}
+
+// Users are all users, by name.
+func (db *DB) Users(ctx context.Context) ([]User, error) {
+	rows, err := db.read.QueryContext(ctx, `SELECT `+userColumns+` FROM "user" ORDER BY username`)
+	if err != nil {
+		return nil, err
+	}
+	return collect(rows, scanUser)
+}
+
+// Handles are the handles of the organizations that a user is a member of.
+func (db *DB) Handles(ctx context.Context, user int64) ([]string, error) {
+	rows, err := db.read.QueryContext(ctx, `SELECT o.handle FROM organization o
+		JOIN organization_membership m ON m.is_member_of__organization = o.id WHERE m."user" = ? ORDER BY o.handle`, user)
+	if err != nil {
+		return nil, err
+	}
+	return collect(rows, func(row interface{ Scan(...any) error }) (handle string, err error) { return handle, row.Scan(&handle) })
+}
+
+// Join makes a user a member of an organization. Being one already is no error.
+func (db *DB) Join(ctx context.Context, user int64, handle string) error {
+	return db.update(ctx, func(t *txn) error {
+		var org int64
+		if err := t.QueryRowContext(ctx, `SELECT id FROM organization WHERE handle = ?`, handle).Scan(&org); err != nil {
+			return notFound(err, "organization %q", handle)
+		}
+		_, err := t.ExecContext(ctx, `INSERT INTO organization_membership (created_at, "user", is_member_of__organization) VALUES (?, ?, ?)
+			ON CONFLICT ("user", is_member_of__organization) DO NOTHING`, millis(t.now), user, org)
+		return err
+	})
+}
+
+// DeleteUser removes a user with keys, sessions and memberships, and the
+// organizations that nobody else is a member of and that have no fleets. An
+// organization whose fleets would be left to nobody keeps the user: ErrInvalid
+// says which.
+func (db *DB) DeleteUser(ctx context.Context, user int64) error {
+	const alone = `SELECT m.is_member_of__organization FROM organization_membership m WHERE m."user" = ? AND NOT EXISTS
+		(SELECT 1 FROM organization_membership o WHERE o.is_member_of__organization = m.is_member_of__organization AND o."user" <> m."user")`
+	return db.update(ctx, func(t *txn) error {
+		var handle string
+		err := t.QueryRowContext(ctx, `SELECT o.handle FROM organization o WHERE o.id IN (`+alone+`)
+			AND EXISTS (SELECT 1 FROM application a WHERE a.organization = o.id) ORDER BY o.handle LIMIT 1`, user).Scan(&handle)
+		if err == nil {
+			return invalid("user", "The fleets of organization %s would be left to nobody; delete them, or make somebody else a member.", handle)
+		}
+		if !errors.Is(err, sql.ErrNoRows) {
+			return err
+		}
+		if _, err := t.ExecContext(ctx, `DELETE FROM organization WHERE id IN (`+alone+`)`, user); err != nil {
+			return err
+		}
+		var actor int64
+		if err := t.QueryRowContext(ctx, `DELETE FROM "user" WHERE id = ? RETURNING actor`, user).Scan(&actor); err != nil {
+			return notFound(err, "user %d", user)
+		}
+		t.announceCredentials(actor)
+		t.announce(OverviewTopic())
+		_, err = t.ExecContext(ctx, `DELETE FROM actor WHERE id = ?`, actor)
+		return err
+	})
+}
+
+// Credentials is the kind of topic that tells that keys or sessions of an actor
+// became invalid or changed.
+const Credentials TopicKind = "credentials"
+
+// The ids of topics of kind Credentials that are not those of one actor.
+const (
+	anyCredentials = 0  // somebody's: changes with all others
+	allCredentials = -1 // everybody's
+)
+
+// CredentialTopics together cover all that makes a credential of the actor invalid.
+func CredentialTopics(actor int64) []Topic {
+	return []Topic{{Credentials, actor}, {Credentials, allCredentials}}
+}
+
+// AnyCredentialTopic changes with each credential of anybody.
+func AnyCredentialTopic() Topic { return Topic{Credentials, anyCredentials} }
+
+// announceCredentials is for whatever removes or changes keys, passwords, or
+// actors: users, devices, fleets. Without actors it means those of everybody.
+func (t *txn) announceCredentials(actors ...int64) {
+	t.announce(AnyCredentialTopic())
+	for _, actor := range actors {
+		t.announce(Topic{Credentials, actor})
+	}
+	if len(actors) == 0 {
+		t.announce(Topic{Credentials, allCredentials})
+	}
 }
 
 func (t *txn) newActor(ctx context.Context) (int64, error) {
@@ -118,7 +224,8 @@ type KeyOwner struct {
 	Role                Role
 	Actor               int64
 	User, Device, Fleet int64
-	Name                string // user name, device uuid or fleet slug
+	Name                string    // user name, device uuid or fleet slug
+	Expiry              time.Time // zero: never
 }
 
 // HashKey is how an API key is stored. Keys are long and random, so one
@@ -143,16 +250,16 @@ func (t *txn) addKey(ctx context.Context, k NewKey) error {
 func (db *DB) OwnerOfKey(ctx context.Context, key string) (KeyOwner, error) {
 	var o KeyOwner
 	var role string
-	var user, device, fleet sql.NullInt64
+	var user, device, fleet, expiry sql.NullInt64
 	err := db.read.QueryRowContext(ctx, `
-		SELECT k.role, k.is_of__actor, u.id, d.id, a.id, coalesce(u.username, d.uuid, a.slug, '')
+		SELECT k.role, k.is_of__actor, k.expiry_date, u.id, d.id, a.id, coalesce(u.username, d.uuid, a.slug, '')
 		FROM api_key k
 		LEFT JOIN "user" u ON u.actor = k.is_of__actor
 		LEFT JOIN device d ON d.actor = k.is_of__actor
 		LEFT JOIN application a ON a.actor = k.is_of__actor
 		WHERE k.key_hash = ? AND (k.expiry_date IS NULL OR k.expiry_date > ?)`,
-		HashKey(key), millis(db.Now())).Scan(&role, &o.Actor, &user, &device, &fleet, &o.Name)
-	o.Role, o.User, o.Device, o.Fleet = Role(role), user.Int64, device.Int64, fleet.Int64
+		HashKey(key), millis(db.Now())).Scan(&role, &o.Actor, &expiry, &user, &device, &fleet, &o.Name)
+	o.Role, o.User, o.Device, o.Fleet, o.Expiry = Role(role), user.Int64, device.Int64, fleet.Int64, fromMillis(expiry)
 	return o, notFound(err, "key")
 }
 

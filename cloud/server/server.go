@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -43,7 +44,10 @@ type Config struct {
 	TLSCert, TLSKey string
 	// PollInterval is how often devices ask for their target; 10 minutes when 0.
 	PollInterval time.Duration
-	Log          zerolog.Logger
+	// TrustedProxies are addresses of proxies which say in X-Forwarded-For who
+	// the client is.
+	TrustedProxies []netip.Prefix
+	Log            zerolog.Logger
 }
 
 // Login is the one-time login of a new cloud's owner.
@@ -93,7 +97,7 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 	} else if n > 0 {
 		s.log.Warn().Int("builds", n).Msg("builds were interrupted by the last stop; push again")
 	}
-	identity, err := auth.New(auth.Config{DB: s.db, KeyDir: filepath.Join(cfg.DataDir, "keys"), Issuer: s.url, Service: s.registryHost})
+	identity, err := auth.New(auth.Config{DB: s.db, KeyDir: filepath.Join(cfg.DataDir, "keys"), Issuer: s.url, Service: s.registryHost, TrustedProxies: cfg.TrustedProxies})
 	if err != nil {
 		return nil, err
 	}
@@ -140,7 +144,7 @@ func (s *Server) wire(cfg Config, identity *auth.Auth) (err error) {
 	// Held requests, streams and pages end when this context does.
 	answers, stop := context.WithCancel(context.Background())
 	s.stopAnswers = stop
-	s.api.server = s.httpServer(answers, mux, "api")
+	s.api.server = s.httpServer(answers, identity.Guard(mux), "api")
 	s.images.server = s.httpServer(answers, s.registry, "registry")
 	return nil
 }

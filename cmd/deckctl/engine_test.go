@@ -39,7 +39,7 @@ func startBuilding(t *testing.T) (*dockerd.Engine, *model.DB, *owner) {
 	db, err := model.Open(t.Context(), model.Config{Path: filepath.Join(t.TempDir(), "cloud.db"), RegistryHost: func() string { return host }})
 	must(err)
 	t.Cleanup(func() { _ = db.Close() })
-	keys, err := auth.New(auth.Config{DB: db, KeyDir: filepath.Join(t.TempDir(), "keys"), PasswordIterations: 10})
+	keys, err := auth.New(auth.Config{DB: db, KeyDir: filepath.Join(t.TempDir(), "keys"), PasswordMemory: 64})
 	must(err)
 	reg, err := registry.New(registry.Config{
 		Dir: t.TempDir(), Realm: srv.URL + "/auth/v1/token", Service: keys.RegistryService(),

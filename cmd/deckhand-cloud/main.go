@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"os/signal"
 	"syscall"
@@ -37,6 +38,8 @@ type serveCmd struct {
 	TLSKey         string        `name:"tls-key" env:"DECKHAND_CLOUD_TLS_KEY" type:"existingfile" placeholder:"FILE" help:"Its key, PEM."`
 	PollInterval   time.Duration `default:"10m" env:"DECKHAND_CLOUD_POLL_INTERVAL" placeholder:"DURATION" help:"How often devices ask for their target; they can be configured to ask less often (${default})."`
 	LogLevel       string        `default:"info" enum:"debug,info,warn,error" env:"DECKHAND_CLOUD_LOG_LEVEL" help:"Least important lines to log: ${enum} (${default})."`
+
+	TrustedProxy []netip.Prefix `env:"DECKHAND_CLOUD_TRUSTED_PROXY" placeholder:"NETWORK" help:"Addresses of proxies that tell who the client is, like 127.0.0.1/32."`
 }
 
 // Validate is called by kong.
@@ -57,7 +60,7 @@ func (c *serveCmd) Run(ctx context.Context) error {
 	}
 	s, err := server.New(ctx, server.Config{
 		DataDir: c.DataDir, Listen: c.Listen, RegistryListen: c.RegistryListen, PublicURL: c.PublicURL, RegistryHost: c.RegistryHost,
-		Engine: c.Engine, TLSCert: c.TLSCert, TLSKey: c.TLSKey, PollInterval: c.PollInterval, Log: log,
+		Engine: c.Engine, TLSCert: c.TLSCert, TLSKey: c.TLSKey, PollInterval: c.PollInterval, TrustedProxies: c.TrustedProxy, Log: log,
 	})
 	if err != nil {
 		return err
