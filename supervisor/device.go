@@ -15,6 +15,7 @@ import (
 	"deckhand/reconcile"
 	"deckhand/state"
 	"deckhand/state/store"
+	"deckhand/supervisor/leases"
 	"deckhand/target"
 )
 
@@ -94,7 +95,7 @@ type device struct {
 	puzzles    map[string]int         // containers of others → how often they could not be compared
 	adopted    map[string]string      // container ID → hash of the spec it matches
 	differs    map[string]differences // container ID → why it does not
-	leases     *leases                // update locks over the local API
+	leases     *leases.Leases         // update locks over the local API
 	until      time.Time              // while it is not over, nothing is done: the device goes down
 	adopt      bool                   // the store was lost: take over the images of our containers
 	stops      stops
@@ -110,7 +111,7 @@ func newDevice(c deviceConfig) (*device, error) {
 		differs: map[string]differences{}, puzzles: map[string]int{}, adopt: c.Store.Recovered() != "", stops: newStops(),
 	}
 	var err error
-	d.leases, err = openLeases(c.Store.Leases, func() time.Time { return d.Now() }, d.bootID, c.Log)
+	d.leases, err = leases.Open(c.Store.Leases, func() time.Time { return d.Now() }, d.bootID, c.Log)
 	return d, errors.Join(err, d.load())
 }
 
@@ -146,7 +147,7 @@ func (d *device) Watch(ctx context.Context) <-chan struct{} {
 	if d.Locks == nil {
 		return d.Engine.Watch(ctx)
 	}
-	return merge(ctx, d.Engine.Watch(ctx), d.Locks.Watch(ctx), d.leases.watch(ctx))
+	return merge(ctx, d.Engine.Watch(ctx), d.Locks.Watch(ctx), d.leases.Watch(ctx))
 }
 
 // merge passes hints of several kinds on until ctx ends.
@@ -188,7 +189,7 @@ func withoutOurselves(w *state.World) {
 
 // Observe implements run.Device.
 func (d *device) Observe(ctx context.Context) (state.World, error) {
-	since, leases := d.stopsSeen(), d.leases.seen()
+	since, granted := d.stopsSeen(), d.leases.Seen()
 	w, err := d.Engine.Observe(ctx)
 	if err != nil {
 		return w, err
@@ -208,7 +209,7 @@ func (d *device) Observe(ctx context.Context) (state.World, error) {
 	if err := d.observeLocks(ctx, &w, apps); err != nil {
 		return w, err
 	}
-	d.leases.observe(&w, leases)
+	d.leases.Observe(&w, granted)
 	if err := d.observeHost(&w, apps); err != nil {
 		return w, err
 	}

@@ -92,7 +92,7 @@ func (d *device) takeLocks(ctx context.Context, s reconcile.TakeLocks) error {
 	if s.By != "" {
 		d.Log.Warn().Str("app", s.App.Name).Strs("services", s.Services).Str("by", s.By).Msg("breaking update locks")
 	}
-	end, err := d.leases.yield(s)
+	end, err := d.leases.Yield(s)
 	if err != nil {
 		return err
 	}

@@ -1,17 +1,13 @@
 package supervisor
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/rs/zerolog"
 	"pgregory.net/rapid"
 
@@ -20,6 +16,7 @@ import (
 	"deckhand/state"
 	"deckhand/state/store"
 	"deckhand/supervisor/history"
+	"deckhand/supervisor/leases"
 )
 
 // ofShop is what the key of a service of the shop opens.
@@ -45,7 +42,7 @@ const leaseWait = "shop/db: lease of backup (nightly copy)"
 func endings() map[string]func(t *testing.T, x *told, l store.Lease) {
 	return map[string]func(t *testing.T, x *told, l store.Lease){
 		"released": func(t *testing.T, x *told, l store.Lease) {
-			if err := x.leases.release(l.ID, mayTouch(ofShop("db"))); err != nil {
+			if err := x.leases.Release(l.ID, mayTouch(ofShop("db"))); err != nil {
 				t.Fatal(err)
 			}
 		},
@@ -95,7 +92,7 @@ func TestAnUpdateWaitsForALease(t *testing.T) {
 			if name == broken {
 				want, text = state.ClassLocked, "allowed by the owner"
 			}
-			_, err := x.leases.renew(l.ID, time.Minute, mayTouch(ofShop("db")))
+			_, err := x.leases.Renew(l.ID, time.Minute, mayTouch(ofShop("db")))
 			if state.ClassOf(err) != want || !strings.Contains(err.Error(), text) {
 				t.Errorf("renewing afterwards: %v, want class %s", err, want)
 			}
@@ -141,26 +138,26 @@ func TestALeaseBelongsToItsService(t *testing.T) {
 	x.work(t, nil)
 	l := x.take(t, "db", time.Minute)
 	x.clock = x.clock.Add(50 * time.Second)
-	l, err := x.leases.renew(l.ID, time.Minute, mayTouch(ofShop("db")))
+	l, err := x.leases.Renew(l.ID, time.Minute, mayTouch(ofShop("db")))
 	if err != nil || !l.Until.Equal(x.clock.Add(time.Minute)) {
 		t.Fatalf("%v %v", l.Until, err)
 	}
 	x.clock = x.clock.Add(50 * time.Second)
-	if n := x.leases.holding(); n != 1 {
+	if n := x.leases.Holding(); n != 1 {
 		t.Fatalf("%d leases hold after a renewal", n)
 	}
 	for _, s := range []localapi.Scope{ofShop("web"), {App: 2, Service: "db"}, {App: 2}} {
-		_, renew := x.leases.renew(l.ID, time.Minute, mayTouch(s))
-		for _, err := range []error{renew, x.leases.release(l.ID, mayTouch(s))} {
-			if !errors.Is(err, errNoLease) {
+		_, renew := x.leases.Renew(l.ID, time.Minute, mayTouch(s))
+		for _, err := range []error{renew, x.leases.Release(l.ID, mayTouch(s))} {
+			if !errors.Is(err, leases.ErrNoLease) {
 				t.Errorf("%+v: %v", s, err)
 			}
 		}
 	}
-	if err := x.leases.release(l.ID, mayTouch(localapi.Scope{All: true})); err != nil {
+	if err := x.leases.Release(l.ID, mayTouch(localapi.Scope{All: true})); err != nil {
 		t.Errorf("the owner: %v", err)
 	}
-	if err := x.leases.release(l.ID, mayTouch(ofShop("db"))); state.ClassOf(err) != state.ClassNotFound {
+	if err := x.leases.Release(l.ID, mayTouch(ofShop("db"))); state.ClassOf(err) != state.ClassNotFound {
 		t.Errorf("twice: %v", err)
 	}
 }
@@ -194,14 +191,14 @@ func TestWhatNoLeaseIsGivenFor(t *testing.T) {
 			t.Errorf("%s: %v, want %s: %s", c.name, err, c.want, c.text)
 		}
 	}
-	for range leasesEach {
+	for range leases.Each {
 		x.take(t, "web", time.Minute)
 	}
 	if _, err := x.takeLease(t.Context(), ofShop("web"), localapi.LeaseRequest{}); state.ClassOf(err) != state.ClassRateLimit {
 		t.Errorf("too many: %v", err)
 	}
 	x.take(t, "db", time.Minute)
-	if l, err := x.takeLease(t.Context(), ofShop("db"), localapi.LeaseRequest{}); err != nil || l.Holder != "db" || l.Until.Sub(l.Since) != leaseFor {
+	if l, err := x.takeLease(t.Context(), ofShop("db"), localapi.LeaseRequest{}); err != nil || l.Holder != "db" || l.Until.Sub(l.Since) != leases.Usual {
 		t.Errorf("what is left out: %+v %v", l, err)
 	}
 	if n := len((edge{x.supervisor(), true}).LeasesOf(localapi.Scope{App: 2})); n != 0 {
@@ -220,19 +217,19 @@ func TestNoLeaseWhileAnUpdateHasTheLocks(t *testing.T) {
 		_, err := x.takeLease(t.Context(), ofShop("web"), localapi.LeaseRequest{})
 		return err
 	}
-	seen := x.leases.seen() // of somebody who asked before
-	end, err := x.leases.yield(take)
+	seen := x.leases.Seen() // of somebody who asked before
+	end, err := x.leases.Yield(take)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := ask(); !errors.Is(err, errBusy) {
+	if err := ask(); !errors.Is(err, leases.ErrBusy) {
 		t.Errorf("on the way: %v", err)
 	}
 	end(false)
 	if err := ask(); err != nil {
 		t.Errorf("after a taking that failed: %v", err)
 	}
-	if _, err := x.leases.grant(store.Lease{App: "aaaa", AppID: 1, Service: "db"}, time.Minute, seen); !errors.Is(err, errBusy) {
+	if _, err := x.leases.Grant(store.Lease{App: "aaaa", AppID: 1, Service: "db"}, time.Minute, seen); !errors.Is(err, leases.ErrBusy) {
 		t.Errorf("asked before, granted after: %v", err)
 	}
 	if err := x.takeLocks(t.Context(), take); state.ClassOf(err) != state.ClassLocked || !strings.Contains(err.Error(), "service web: held by lease of web") {
@@ -242,7 +239,7 @@ func TestNoLeaseWhileAnUpdateHasTheLocks(t *testing.T) {
 	if err := x.takeLocks(t.Context(), take); err != nil {
 		t.Fatal(err)
 	}
-	if err := ask(); !errors.Is(err, errBusy) {
+	if err := ask(); !errors.Is(err, leases.ErrBusy) {
 		t.Errorf("under our locks: %v", err)
 	}
 	if err := x.releaseLocks(t.Context(), reconcile.ReleaseLocks{App: take.App}); err != nil {
@@ -265,8 +262,8 @@ func TestALeaseHoldsARestartUp(t *testing.T) {
 	if err := s.lockApp(t.Context(), now, []string{"db", "job", "web"}, false); state.ClassOf(err) != state.ClassLocked {
 		t.Errorf("without force: %v", err)
 	}
-	if err := s.lockApp(t.Context(), now, []string{"db", "job", "web"}, true); err != nil || x.leases.holding() != 0 {
-		t.Errorf("with force: %v, %d leases hold", err, x.leases.holding())
+	if err := s.lockApp(t.Context(), now, []string{"db", "job", "web"}, true); err != nil || x.leases.Holding() != 0 {
+		t.Errorf("with force: %v, %d leases hold", err, x.leases.Holding())
 	}
 }
 
@@ -275,16 +272,16 @@ func TestAnOldLookEndsNoLease(t *testing.T) {
 	x := newTold(t)
 	x.accept(t, release(1, "r1"))
 	x.work(t, nil)
-	before := x.leases.seen()
+	before := x.leases.Seen()
 	x.take(t, "web", time.Minute)
 	w := state.World{Apps: map[string]state.AppNow{}}
-	x.leases.observe(&w, before)
+	x.leases.Observe(&w, before)
 	if got := w.Apps["aaaa"].UserLocks; len(got) != 1 || w.Apps["aaaa"].ID != 1 {
 		t.Errorf("the old look: %+v", got)
 	}
 	w = state.World{Apps: map[string]state.AppNow{}}
-	x.leases.observe(&w, x.leases.seen())
-	if len(w.Apps) != 0 || x.leases.holding() != 0 {
+	x.leases.Observe(&w, x.leases.Seen())
+	if len(w.Apps) != 0 || x.leases.Holding() != 0 {
 		t.Errorf("a new look without the container: %+v", w.Apps)
 	}
 }
@@ -318,7 +315,7 @@ func (m *leaseModel) steps(t *testing.T, r *rapid.T) map[string]func() {
 		"renew": func() {
 			id, d := some(), length()
 			want := m.holds(id) && !m.broken[id]
-			if _, err := m.leases.renew(id, d, mayTouch(ofShop("web"))); (err == nil) != want {
+			if _, err := m.leases.Renew(id, d, mayTouch(ofShop("web"))); (err == nil) != want {
 				r.Fatalf("renew: %v", err)
 			}
 			if want {
@@ -327,7 +324,7 @@ func (m *leaseModel) steps(t *testing.T, r *rapid.T) map[string]func() {
 		},
 		"release": func() {
 			id := some()
-			if err := m.leases.release(id, mayTouch(ofShop("web"))); (err == nil) != m.holds(id) {
+			if err := m.leases.Release(id, mayTouch(ofShop("web"))); (err == nil) != m.holds(id) {
 				r.Fatalf("release: %v", err)
 			}
 			delete(m.until, id)
@@ -370,136 +367,9 @@ func TestLeasesAgainstAModel(t *testing.T) {
 				}
 			}
 			locked := len(m.look(r).Apps["aaaa"].UserLocks) > 0
-			if n := m.leases.holding(); n != want || locked != (want > 0) {
+			if n := m.leases.Holding(); n != want || locked != (want > 0) {
 				r.Fatalf("%d leases hold (locked %v), want %d", n, locked, want)
 			}
 		}
 	})
-}
-
-// watched are leases and who is told of them.
-type watched struct {
-	*leases
-	t     *testing.T
-	hints <-chan struct{}
-}
-
-// passes lets time pass, and says whether there was a hint.
-func (w watched) passes(d time.Duration) bool {
-	<-time.After(d)
-	synctest.Wait()
-	select {
-	case <-w.hints:
-		return true
-	default:
-		return false
-	}
-}
-
-// given is a new lease.
-func (w watched) given(d time.Duration) store.Lease {
-	w.t.Helper()
-	x, err := w.grant(store.Lease{App: "aaaa", AppID: 1, Service: "web"}, d, w.seen())
-	if err != nil || !w.passes(0) {
-		w.t.Fatalf("a new lease is no hint (%v)", err)
-	}
-	return x
-}
-
-func (w watched) renewed(x store.Lease, d time.Duration) {
-	w.t.Helper()
-	if _, err := w.renew(x.ID, d, everybody); err != nil || w.passes(0) {
-		w.t.Errorf("a renewal is a hint (%v)", err)
-	}
-}
-
-func everybody(store.Lease) bool { return true }
-
-// The loop is told when a lease comes, ends or runs out, and not of renewals,
-// each of which would cost a look.
-func TestTheEndOfALeaseIsAHint(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := map[string]store.Lease{}
-		l, err := openLeases(mapStore(m), time.Now, func() string { return "" }, zerolog.Nop())
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		w := watched{l, t, l.watch(ctx)}
-		x := w.given(time.Minute)
-		w.passes(50 * time.Second)
-		w.renewed(x, time.Minute)
-		if w.passes(50 * time.Second) {
-			t.Error("a hint at the old deadline")
-		}
-		if !w.passes(10*time.Second) || len(m) != 0 {
-			t.Error("no hint at the deadline")
-		}
-		w.renewed(w.given(time.Hour), time.Second)
-		if !w.passes(time.Second) {
-			t.Error("no hint at a deadline that came nearer")
-		}
-		x = w.given(time.Hour)
-		if err := l.release(x.ID, everybody); err != nil || !w.passes(0) {
-			t.Errorf("no hint at a release (%v)", err)
-		}
-		cancel()
-		synctest.Wait()
-		if _, open := <-w.hints; open {
-			t.Error("it goes on")
-		}
-	})
-}
-
-// mapStore is a store in memory.
-type mapStore map[string]store.Lease
-
-func (m mapStore) All() ([]store.Lease, error) {
-	return slices.Collect(maps.Values(m)), nil
-}
-
-func (m mapStore) Change(put []store.Lease, forget ...string) error {
-	for _, x := range put {
-		m[x.ID] = x
-	}
-	for _, id := range forget {
-		delete(m, id)
-	}
-	return nil
-}
-
-// fullStore is a disk that takes nothing.
-type fullStore struct{ mapStore }
-
-func (fullStore) Change([]store.Lease, ...string) error { return errors.New("no space left") }
-
-// On a full disk nobody is told that they have a lease, or that it is over.
-func TestLeasesOnAFullDisk(t *testing.T) {
-	held := store.Lease{ID: "l1", App: "aaaa", AppID: 1, Service: "web", Until: time.Now().Add(time.Hour)}
-	l, err := openLeases(fullStore{mapStore{"l1": held}}, time.Now, func() string { return "" }, zerolog.Nop())
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, take := l.grant(store.Lease{App: "aaaa"}, time.Minute, l.seen())
-	_, renew := l.renew("l1", time.Minute, everybody)
-	for what, err := range map[string]error{"take": take, "renew": renew, "release": l.release("l1", everybody)} {
-		if state.ClassOf(err) != state.ClassSpace || err == nil {
-			t.Errorf("%s: %v", what, err)
-		}
-	}
-	if diff := cmp.Diff([]store.Lease{held}, l.list()); diff != "" {
-		t.Error(diff)
-	}
-}
-
-// A clock that was set back must not make a lease last for ever.
-func TestALeaseAndAClockThatJumps(t *testing.T) {
-	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	l, err := openLeases(mapStore{"l1": {ID: "l1", Until: now.AddDate(1, 0, 0)}}, func() time.Time { return now }, func() string { return "" }, zerolog.Nop())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := l.list(); len(got) != 1 || got[0].Until.After(now.Add(leaseMost)) {
-		t.Error(fmt.Sprint(got))
-	}
 }

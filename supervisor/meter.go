@@ -167,7 +167,7 @@ func (s *Supervisor) writeMetrics(w io.Writer) {
 	writeApps(x, st)
 	s.writeLogs(x, st)
 	x.family("deckhand_leases", "gauge", "Update-lock leases that hold.")
-	x.sample("deckhand_leases", float64(s.device.leases.holding()))
+	x.sample("deckhand_leases", float64(s.device.leases.Holding()))
 	s.mu.Lock()
 	p := s.poller
 	s.mu.Unlock()

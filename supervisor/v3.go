@@ -10,8 +10,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"deckhand/localapi"
 	"deckhand/reconcile"
@@ -20,6 +18,7 @@ import (
 	"deckhand/state"
 	"deckhand/state/store"
 	"deckhand/supervisor/history"
+	"deckhand/supervisor/leases"
 )
 
 // StatusOf implements localapi.V3.
@@ -193,7 +192,7 @@ func (e edge) HistoryOf(s localapi.Scope, q localapi.HistoryQuery) (any, error) 
 func (e edge) LeasesOf(s localapi.Scope) []localapi.Lease {
 	t := e.s.device.target()
 	var out []localapi.Lease
-	for _, x := range e.s.device.leases.list() {
+	for _, x := range e.s.device.leases.List() {
 		if s.All || x.AppID == s.App {
 			out = append(out, showLease(x, t))
 		}
@@ -216,17 +215,17 @@ func (e edge) TakeLease(ctx context.Context, s localapi.Scope, r localapi.LeaseR
 
 // RenewLease implements localapi.V3.
 func (e edge) RenewLease(s localapi.Scope, id string, length time.Duration) (localapi.Lease, error) {
-	length, err := leaseLength(length)
+	length, err := leases.Length(length)
 	if err != nil {
 		return localapi.Lease{}, err
 	}
-	x, err := e.s.device.leases.renew(id, length, mayTouch(s))
+	x, err := e.s.device.leases.Renew(id, length, mayTouch(s))
 	return showLease(x, e.s.device.target()), err
 }
 
 // ReleaseLease implements localapi.V3.
 func (e edge) ReleaseLease(s localapi.Scope, id string) error {
-	return e.s.device.leases.release(id, mayTouch(s))
+	return e.s.device.leases.Release(id, mayTouch(s))
 }
 
 // WriteMetrics implements localapi.V3.
@@ -239,47 +238,23 @@ func mayTouch(s localapi.Scope) func(store.Lease) bool {
 	}
 }
 
-// leaseLength checks how long a lease is to last.
-func leaseLength(d time.Duration) (time.Duration, error) {
-	d = cmp.Or(d, leaseFor)
-	if d < leaseLeast || d > leaseMost {
-		return 0, state.Classify(state.ClassInvalid, fmt.Errorf("for: a lease lasts from %s to %s; renew it to keep it longer", leaseLeast, leaseMost))
-	}
-	return d, nil
-}
-
-// leaseText checks a text that stands in plans and reports: one line.
-func leaseText(name, text string, longest int) error {
-	switch {
-	case len(text) > longest:
-		return fmt.Errorf("%s: it is longer than %d bytes", name, longest)
-	case !utf8.ValidString(text) || strings.ContainsFunc(text, unicode.IsControl):
-		return fmt.Errorf("%s: it must be one line of text", name)
-	}
-	return nil
-}
-
 // errNoLocks: the planner does not ask for locks here.
 var errNoLocks = errors.New("this deckhand has no folder for locks (--run-dir), and nothing here waits for one")
 
 // takeLease finds the service and its containers, and takes a lease for them.
 func (d *device) takeLease(ctx context.Context, s localapi.Scope, r localapi.LeaseRequest) (store.Lease, error) {
-	length, err := leaseLength(r.For)
+	length, err := leases.Length(r.For)
 	if err != nil {
 		return store.Lease{}, err
 	}
 	r.Holder = cmp.Or(strings.TrimSpace(r.Holder), s.Service)
-	if r.Holder == "" {
-		err = errors.New("holder: say who takes the lease")
-	}
-	err = errors.Join(err, leaseText("holder", r.Holder, longestHolder), leaseText("reason", r.Reason, longestReason))
-	if err != nil {
+	if err := leases.Check(r.Holder, r.Reason); err != nil {
 		return store.Lease{}, state.Classify(state.ClassInvalid, err)
 	}
 	if d.Locks == nil {
 		return store.Lease{}, state.Classify(state.ClassInvalid, errNoLocks)
 	}
-	seen := d.leases.seen()
+	seen := d.leases.Seen()
 	w, err := d.Observe(ctx)
 	if err != nil {
 		return store.Lease{}, err
@@ -289,7 +264,7 @@ func (d *device) takeLease(ctx context.Context, s localapi.Scope, r localapi.Lea
 		return x, err
 	}
 	x.Holder, x.Reason = r.Holder, r.Reason
-	return d.leases.grant(x, length, seen)
+	return d.leases.Grant(x, length, seen)
 }
 
 // leaseOf is a lease on a service and its containers.
@@ -303,7 +278,7 @@ func leaseOf(w state.World, t state.Target, s localapi.Scope, name string) (stor
 		return store.Lease{}, state.Classify(state.ClassAuth, fmt.Errorf("the key of service %s takes leases for it only", s.Service))
 	}
 	if slices.Contains(q.App.Locked, q.Name) {
-		return store.Lease{}, state.Classify(state.ClassLocked, errBusy)
+		return store.Lease{}, state.Classify(state.ClassLocked, leases.ErrBusy)
 	}
 	x := store.Lease{App: q.UUID, AppID: cmp.Or(q.App.ID, q.Want.ID), Service: q.Name}
 	var rest []string

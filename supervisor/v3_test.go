@@ -178,7 +178,7 @@ func TestNews(t *testing.T) {
 	expect("nothing new")
 	l := x.take(t, "db", time.Hour)
 	expect("a lock", "1 lock service=db holder=lease of backup (nightly copy)")
-	if _, err := x.leases.renew(l.ID, time.Hour, mayTouch(ofShop("db"))); err != nil {
+	if _, err := x.leases.Renew(l.ID, time.Hour, mayTouch(ofShop("db"))); err != nil {
 		t.Fatal(err)
 	}
 	expect("a renewal")
@@ -193,7 +193,7 @@ func TestNews(t *testing.T) {
 			t.Errorf("no %q in %q", want, got)
 		}
 	}
-	if err := x.leases.release(l.ID, mayTouch(ofShop("db"))); err != nil {
+	if err := x.leases.Release(l.ID, mayTouch(ofShop("db"))); err != nil {
 		t.Fatal(err)
 	}
 	x.work(t, nil)

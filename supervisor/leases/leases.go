@@ -1,4 +1,7 @@
-package supervisor
+// Package leases keeps the update locks that were taken over the local API: who holds which,
+// until when, over restarts of the supervisor. For the planner they are locks of users like
+// the files of package locks.
+package leases
 
 import (
 	"cmp"
@@ -9,8 +12,11 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/rs/zerolog"
 
@@ -20,30 +26,30 @@ import (
 )
 
 const (
-	// leaseFor is how long a lease lasts that names no time.
-	leaseFor = 5 * time.Minute
-	// leaseMost bounds what a program that has lost its lease can hold up.
-	leaseMost = 24 * time.Hour
-	// leaseLeast keeps the disk from being written to all the time.
-	leaseLeast = time.Second
-	// leasesEach is how many leases a service may have: parts of it that do not
-	// know of each other may each take one.
-	leasesEach = 16
+	// Usual is how long a lease lasts that names no time.
+	Usual = 5 * time.Minute
+	// most bounds what a program that has lost its lease can hold up.
+	most = 24 * time.Hour
+	// least keeps the disk from being written to all the time.
+	least = time.Second
 	// longestHolder and longestReason are in bytes: they stand in every plan
 	// and report.
 	longestHolder, longestReason = 64, 200
 )
 
-// leaseStore is the part of the store that leases need.
-type leaseStore interface {
+// Each is how many leases a service may have: parts of it that do not know of each
+// other may each take one.
+const Each = 16
+
+// Store is the part of the store that leases need.
+type Store interface {
 	All() ([]store.Lease, error)
 	Change(put []store.Lease, forget ...string) error
 }
 
-// leases are the update locks that were taken over the local API. For the
-// planner they are locks of users like the files of package locks.
-type leases struct {
-	store leaseStore
+// Leases are all of a device.
+type Leases struct {
+	store Store
 	now   func() time.Time
 	boot  func() string // names this run of the kernel; "": not known
 	log   zerolog.Logger
@@ -58,14 +64,14 @@ type leases struct {
 	changed chan struct{} // closed and replaced on those and on renewals
 }
 
-// openLeases reads those that still hold.
-func openLeases(s leaseStore, now func() time.Time, boot func() string, log zerolog.Logger) (*leases, error) {
-	l := &leases{
+// Open reads those that still hold.
+func Open(s Store, now func() time.Time, boot func() string, log zerolog.Logger) (*Leases, error) {
+	l := &Leases{
 		store: s, now: now, boot: boot, log: log, all: map[string]store.Lease{}, granted: map[string]uint64{},
 		begun: map[int64]uint64{}, taking: map[int64]int{}, changed: make(chan struct{}),
 	}
 	list, err := s.All()
-	latest := now().Add(leaseMost)
+	latest := now().Add(most)
 	for _, x := range list {
 		if x.Until.After(latest) { // the clock was set back
 			x.Until = latest
@@ -78,28 +84,28 @@ func openLeases(s leaseStore, now func() time.Time, boot func() string, log zero
 	return l, err
 }
 
-// seen is the count before a look.
-func (l *leases) seen() uint64 {
+// Seen is the count before a look.
+func (l *Leases) Seen() uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.count
 }
 
 // tell says that who holds what has changed; the lock is held.
-func (l *leases) tell() {
+func (l *Leases) tell() {
 	l.version++
 	l.wake()
 }
 
 // wake lets who watches see when the next lease ends; the lock is held.
-func (l *leases) wake() {
+func (l *Leases) wake() {
 	close(l.changed)
 	l.changed = make(chan struct{})
 }
 
 // drop forgets leases that have ended; the lock is held. What the disk does not
 // take ends by its deadline.
-func (l *leases) drop(ids []string) {
+func (l *Leases) drop(ids []string) {
 	if len(ids) == 0 {
 		return
 	}
@@ -115,7 +121,7 @@ func (l *leases) drop(ids []string) {
 
 // expire forgets leases whose time is over and those of an earlier boot; the
 // lock is held.
-func (l *leases) expire() {
+func (l *Leases) expire() {
 	if len(l.all) == 0 {
 		return
 	}
@@ -132,23 +138,23 @@ func (l *leases) expire() {
 }
 
 // sorted lists the leases, oldest first; the lock is held.
-func (l *leases) sorted() []store.Lease {
+func (l *Leases) sorted() []store.Lease {
 	return slices.SortedFunc(maps.Values(l.all), func(a, b store.Lease) int {
 		return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.ID, b.ID))
 	})
 }
 
-// list are the leases of today, broken ones too, oldest first.
-func (l *leases) list() []store.Lease {
+// List are the leases of today, broken ones too, oldest first.
+func (l *Leases) List() []store.Lease {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.expire()
 	return l.sorted()
 }
 
-// observe adds leases to a look that began when the count was since. Those whose
+// Observe adds leases to a look that began when the count was since. Those whose
 // containers are gone end.
-func (l *leases) observe(w *state.World, since uint64) {
+func (l *Leases) Observe(w *state.World, since uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.expire()
@@ -196,9 +202,9 @@ func leaseHolder(x store.Lease) string {
 	return "lease of " + x.Holder + " (" + x.Reason + ")"
 }
 
-// yield is asked before our own locks are taken: a lease is in the way unless
+// Yield is asked before our own locks are taken: a lease is in the way unless
 // the step says who allows to break it. The caller says how the taking ended.
-func (l *leases) yield(s reconcile.TakeLocks) (end func(taken bool), err error) {
+func (l *Leases) Yield(s reconcile.TakeLocks) (end func(taken bool), err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.expire()
@@ -220,7 +226,7 @@ func (l *leases) yield(s reconcile.TakeLocks) (end func(taken bool), err error) 
 
 // taken is the end of a taking: if we have the locks now, the leases that were
 // in the way are broken.
-func (l *leases) taken(s reconcile.TakeLocks, ids []string, taken bool) {
+func (l *Leases) taken(s reconcile.TakeLocks, ids []string, taken bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.taking[s.App.ID]--; l.taking[s.App.ID] <= 0 {
@@ -246,16 +252,16 @@ func (l *leases) taken(s reconcile.TakeLocks, ids []string, taken bool) {
 	l.tell()
 }
 
-// errBusy: a lease is refused while we have the locks, as a lock file is.
-var errBusy = errors.New("an update of the app is on its way; try again when it is done")
+// ErrBusy means that a lease is refused while we have the locks, as a lock file is.
+var ErrBusy = errors.New("an update of the app is on its way; try again when it is done")
 
-// grant takes a lease for the service that a look at count since has found.
-func (l *leases) grant(x store.Lease, length time.Duration, since uint64) (store.Lease, error) {
+// Grant takes a lease for the service that a look at count since has found.
+func (l *Leases) Grant(x store.Lease, length time.Duration, since uint64) (store.Lease, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.expire()
 	if l.taking[x.AppID] > 0 || l.begun[x.AppID] > since {
-		return x, state.Classify(state.ClassLocked, errBusy)
+		return x, state.Classify(state.ClassLocked, ErrBusy)
 	}
 	n := 0
 	for _, o := range l.all {
@@ -263,7 +269,7 @@ func (l *leases) grant(x store.Lease, length time.Duration, since uint64) (store
 			n++
 		}
 	}
-	if n >= leasesEach {
+	if n >= Each {
 		return x, state.Classify(state.ClassRateLimit, fmt.Errorf("service %s has %d leases; release one, or wait for the end of one", x.Service, n))
 	}
 	id := make([]byte, 12)
@@ -280,21 +286,21 @@ func (l *leases) grant(x store.Lease, length time.Duration, since uint64) (store
 	return x, nil
 }
 
-// errNoLease: it has ended, or never was, or is somebody else's.
-var errNoLease = errors.New("there is no such lease, or it has ended; take a new one")
+// ErrNoLease means that it has ended, or never was, or is somebody else's.
+var ErrNoLease = errors.New("there is no such lease, or it has ended; take a new one")
 
 // mine finds a lease; the lock is held.
-func (l *leases) mine(id string, may func(store.Lease) bool) (store.Lease, error) {
+func (l *Leases) mine(id string, may func(store.Lease) bool) (store.Lease, error) {
 	l.expire()
 	x, ok := l.all[id]
 	if !ok || !may(x) {
-		return store.Lease{}, state.Classify(state.ClassNotFound, errNoLease)
+		return store.Lease{}, state.Classify(state.ClassNotFound, ErrNoLease)
 	}
 	return x, nil
 }
 
-// renew lets a lease end later, or earlier.
-func (l *leases) renew(id string, length time.Duration, may func(store.Lease) bool) (store.Lease, error) {
+// Renew lets a lease end later, or earlier.
+func (l *Leases) Renew(id string, length time.Duration, may func(store.Lease) bool) (store.Lease, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	x, err := l.mine(id, may)
@@ -314,8 +320,8 @@ func (l *leases) renew(id string, length time.Duration, may func(store.Lease) bo
 	return x, nil
 }
 
-// release ends a lease.
-func (l *leases) release(id string, may func(store.Lease) bool) error {
+// Release ends a lease.
+func (l *Leases) Release(id string, may func(store.Lease) bool) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if _, err := l.mine(id, may); err != nil {
@@ -330,8 +336,8 @@ func (l *leases) release(id string, may func(store.Lease) bool) error {
 	return nil
 }
 
-// watch gives a hint when a lease comes or ends, until ctx ends.
-func (l *leases) watch(ctx context.Context) <-chan struct{} {
+// Watch gives a hint when a lease comes or ends, until ctx ends.
+func (l *Leases) Watch(ctx context.Context) <-chan struct{} {
 	hints := make(chan struct{}, 1)
 	_, _, told := l.due()
 	go func() {
@@ -354,7 +360,7 @@ func (l *leases) watch(ctx context.Context) <-chan struct{} {
 }
 
 // sleep returns when a lease has changed or ended; false: ctx ended.
-func (l *leases) sleep(ctx context.Context, changed <-chan struct{}, next time.Time) bool {
+func (l *Leases) sleep(ctx context.Context, changed <-chan struct{}, next time.Time) bool {
 	var over <-chan time.Time
 	if !next.IsZero() {
 		timer := time.NewTimer(next.Sub(l.now()))
@@ -372,7 +378,7 @@ func (l *leases) sleep(ctx context.Context, changed <-chan struct{}, next time.T
 
 // due is when the next lease ends, what is closed when one changes before, and
 // the version that this is true of.
-func (l *leases) due() (changed <-chan struct{}, next time.Time, version uint64) {
+func (l *Leases) due() (changed <-chan struct{}, next time.Time, version uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.expire()
@@ -384,13 +390,42 @@ func (l *leases) due() (changed <-chan struct{}, next time.Time, version uint64)
 	return l.changed, next, l.version
 }
 
-// holding counts the leases that hold.
-func (l *leases) holding() int {
+// Holding counts the leases that hold.
+func (l *Leases) Holding() int {
 	n := 0
-	for _, x := range l.list() {
+	for _, x := range l.List() {
 		if x.BrokenBy == "" {
 			n++
 		}
 	}
 	return n
+}
+
+// Length checks how long a lease is to last.
+func Length(d time.Duration) (time.Duration, error) {
+	d = cmp.Or(d, Usual)
+	if d < least || d > most {
+		return 0, state.Classify(state.ClassInvalid, fmt.Errorf("for: a lease lasts from %s to %s; renew it to keep it longer", least, most))
+	}
+	return d, nil
+}
+
+// Check says what is wrong with who takes a lease, and why; the reason may be "".
+func Check(holder, reason string) error {
+	var err error
+	if holder == "" {
+		err = errors.New("holder: say who takes the lease")
+	}
+	return errors.Join(err, oneLine("holder", holder, longestHolder), oneLine("reason", reason, longestReason))
+}
+
+// oneLine checks a text that stands in plans and reports: one line.
+func oneLine(name, text string, longest int) error {
+	switch {
+	case len(text) > longest:
+		return fmt.Errorf("%s: it is longer than %d bytes", name, longest)
+	case !utf8.ValidString(text) || strings.ContainsFunc(text, unicode.IsControl):
+		return fmt.Errorf("%s: it must be one line of text", name)
+	}
+	return nil
 }
