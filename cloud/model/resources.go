@@ -2,6 +2,7 @@ package model
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 )
@@ -51,6 +52,9 @@ type Resource struct {
 	// Elsewhere says that there are never rows here: the resource belongs to a
 	// hosted product, and clients only have to be told so politely.
 	Elsewhere bool
+	// Only limits the rows further than permissions do: SQL over t, in which each
+	// ? is the id of the user who asks (0: it is not a user); empty: it does not.
+	Only string
 }
 
 // Nav is a way from the rows of one resource, alias t, to those of another,
@@ -105,6 +109,9 @@ var byName = sync.OnceValue(func() map[string]Resource {
 	all["release_image"] = all["image__is_part_of__release"]
 	return all
 })
+
+// ByName are all resources by every name that clients use.
+func ByName() map[string]Resource { return maps.Clone(byName()) }
 
 // Resources are all resources. To show a new table, add a row.
 func Resources() []Resource {
