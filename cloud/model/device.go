@@ -6,9 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"regexp"
 	"strings"
 	"time"
+
+	"deckhand/cloud/access"
 )
 
 // Device is one registered device.
@@ -66,61 +67,52 @@ type NewDevice struct {
 	OSVersion         string
 	OSVariant         string
 	MACAddress        string
+	// By is who registers it, for the audit log.
+	By access.Caller
 }
-
-var deviceUUIDRule = regexp.MustCompile(`^([0-9a-f]{32}|[0-9a-f]{62})$`)
 
 // RegisterDevice adds a device with its key in one transaction. A taken uuid
 // or key gives ErrConflict, an unknown device type or fleet ErrNotFound.
 func (db *DB) RegisterDevice(ctx context.Context, n NewDevice) (Device, error) {
-	if n.UUID == "" {
-		n.UUID = randomHex(16)
-	}
-	if !deviceUUIDRule.MatchString(n.UUID) {
-		return Device{}, invalid("uuid", "Device UUID must be a 32 or 62 character long lower case hex string.")
-	}
-	if strings.ContainsAny(n.Name, "\r\n") {
-		return Device{}, invalid("device_name", "Device name cannot contain any newline characters.")
-	}
-	if n.Name == "" {
-		n.Name = randomName()
-	}
 	var d Device
 	err := db.update(ctx, func(t *txn) error {
-		id, err := t.insertDevice(ctx, n)
+		id, err := t.registerDevice(ctx, n)
 		if err != nil {
 			return err
 		}
-		if err := t.installServices(ctx, n.Fleet); err != nil {
-			return err
-		}
-		t.announce(OverviewTopic())
 		d, err = scanDevice(t.QueryRowContext(ctx, deviceQuery+` WHERE d.id = ?`, id))
 		return err
 	})
 	return d, err
 }
 
-func (t *txn) insertDevice(ctx context.Context, n NewDevice) (int64, error) {
+func (t *txn) registerDevice(ctx context.Context, n NewDevice) (int64, error) {
 	deviceType, err := t.deviceType(ctx, n.DeviceType)
 	if err != nil {
 		return 0, err
 	}
-	actor, err := t.newActor(ctx)
+	by := writer{Caller: n.By, cloud: true}
+	if n.By == (access.Caller{}) {
+		by = itself()
+	}
+	v := Values{"uuid": n.UUID, "device_name": n.Name, "is_of__device_type": deviceType, "belongs_to__application": ref(n.Fleet)}
+	for field, value := range map[string]string{
+		"supervisor_version": cut(n.SupervisorVersion, 20), "os_version": cut(n.OSVersion, 70), "os_variant": n.OSVariant, "mac_address": cut(n.MACAddress, 900),
+	} {
+		if value != "" && (field != "os_variant" || value == "dev" || value == "prod") {
+			v[field] = value
+		}
+	}
+	id, err := t.create(ctx, by, "device", v)
+	if errors.Is(err, ErrReferenced) {
+		err = fmt.Errorf("fleet %d: %w", n.Fleet, ErrNotFound)
+	}
 	if err != nil {
 		return 0, err
 	}
-	variant := n.OSVariant
-	if variant != "dev" && variant != "prod" {
-		variant = ""
-	}
-	id, err := t.insert(ctx, `
-		INSERT INTO device (created_at, actor, uuid, device_name, is_of__device_type, belongs_to__application,
-			supervisor_version, os_version, os_variant, mac_address) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		millis(t.now), actor, n.UUID, n.Name, deviceType, n.Fleet,
-		text(cut(n.SupervisorVersion, 20)), text(cut(n.OSVersion, 70)), text(variant), text(cut(n.MACAddress, 900)))
-	if err != nil {
-		return 0, conflictOn(missingReference(err, fmt.Sprintf("fleet %d", n.Fleet)), "uuid")
+	var actor int64
+	if err := t.QueryRowContext(ctx, `SELECT actor FROM device WHERE id = ?`, id).Scan(&actor); err != nil {
+		return 0, err
 	}
 	return id, t.addKey(ctx, NewKey{Key: n.Key, Actor: actor, Role: RoleDevice})
 }

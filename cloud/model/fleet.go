@@ -3,9 +3,7 @@ package model
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 	"time"
 )
@@ -93,40 +91,16 @@ type NewFleet struct {
 	Class        string // fleet when empty
 }
 
-var (
-	fleetNameRule = regexp.MustCompile(`^[a-zA-Z0-9_-]{4,100}$`)
-	fleetUUIDRule = regexp.MustCompile(`^[0-9a-f]{12}4[0-9a-f]{3}[89ab][0-9a-f]{15}$`)
-)
-
-func (n NewFleet) check() error {
-	switch {
-	case strings.Trim(n.Name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") != "":
-		return invalid("app_name", "App name may only contain [a-zA-Z0-9_-].")
-	case !fleetNameRule.MatchString(n.Name):
-		return invalid("app_name", "App name must be 4 to 100 of the characters [a-zA-Z0-9_-].")
-	case !fleetUUIDRule.MatchString(n.UUID):
-		return invalid("uuid", "Application UUID must be a 32 character long lower case UUID version 4.")
-	case n.Class != "fleet" && n.Class != "block" && n.Class != "app":
-		return invalid("is_of__class", "is_of__class must be fleet, block or app.")
-	}
-	return nil
-}
-
 // CreateFleet adds a fleet. A taken name gives ErrConflict, an unknown device
 // type ErrNotFound, a bad name ErrInvalid.
 func (db *DB) CreateFleet(ctx context.Context, n NewFleet) (Fleet, error) {
-	if n.UUID == "" {
-		n.UUID = newUUID()
-	}
-	if n.Class == "" {
-		n.Class = "fleet"
-	}
-	if err := n.check(); err != nil {
-		return Fleet{}, err
-	}
 	var id int64
 	err := db.update(ctx, func(t *txn) error {
-		org, handle, err := t.organizationOf(ctx, n.User, n.Organization)
+		by, err := t.forUser(ctx, n.User)
+		if err != nil {
+			return err
+		}
+		org, err := t.organizationOf(ctx, n.User, n.Organization)
 		if err != nil {
 			return err
 		}
@@ -134,51 +108,20 @@ func (db *DB) CreateFleet(ctx context.Context, n NewFleet) (Fleet, error) {
 		if err != nil {
 			return err
 		}
-		actor, err := t.newActor(ctx)
-		if err != nil {
-			return err
+		v := Values{"app_name": n.Name, "organization": org, "is_for__device_type": deviceType}
+		if n.UUID != "" {
+			v["uuid"] = n.UUID
 		}
-		slug := strings.ToLower(handle + "/" + n.Name)
-		if err := t.free(ctx, "slug", slug); err != nil {
-			return err
+		if n.Class != "" {
+			v["is_of__class"] = n.Class
 		}
-		id, err = t.insert(ctx, `
-			INSERT INTO application (created_at, actor, organization, app_name, slug, uuid, is_for__device_type, is_of__class, application_type)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, (SELECT id FROM application_type WHERE slug = 'default'))`,
-			millis(t.now), actor, org, n.Name, slug, n.UUID, deviceType, n.Class)
-		t.announce(OverviewTopic())
-		return conflictOn(err, "uuid")
+		id, err = t.create(ctx, by, "application", v)
+		return err
 	})
 	if err != nil {
 		return Fleet{}, fmt.Errorf("create fleet %s: %w", n.Name, err)
 	}
 	return db.FleetByID(ctx, id)
-}
-
-// free refuses a slug that is taken: asked first because the database does
-// not say portably which of two unique columns was hit.
-func (t *txn) free(ctx context.Context, column, value string) error {
-	var n int
-	if err := t.QueryRowContext(ctx, `SELECT count(*) FROM application WHERE `+column+` = ?`, value).Scan(&n); err != nil {
-		return err
-	}
-	if n > 0 {
-		return &ConflictError{Fields: []string{column}}
-	}
-	return nil
-}
-
-// organizationOf is the organization asked for when the user is a member of
-// it, or else the user's first.
-func (t *txn) organizationOf(ctx context.Context, user, asked int64) (id int64, handle string, err error) {
-	err = t.QueryRowContext(ctx, `
-		SELECT o.id, o.handle FROM organization o
-		JOIN organization_membership m ON m.is_member_of__organization = o.id
-		WHERE m."user" = ? AND (? = 0 OR o.id = ?) ORDER BY m.id LIMIT 1`, user, asked, asked).Scan(&id, &handle)
-	if errors.Is(err, sql.ErrNoRows) {
-		return 0, "", invalid("organization", "The organization does not exist or you are not a member of it.")
-	}
-	return id, handle, err
 }
 
 // newUUID is a random version 4 UUID without dashes.

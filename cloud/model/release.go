@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"regexp"
@@ -98,54 +97,21 @@ type NewRelease struct {
 // maxDocument is the size in bytes up to which compositions and logs are kept.
 const maxDocument = 1_000_000
 
-var commitRule = regexp.MustCompile(`^[0-9a-f]{1,40}$`)
-
-func (n NewRelease) check() (version, error) {
-	v, err := parseSemver(n.Semver)
-	switch {
-	case err != nil:
-		return v, err
-	case !commitRule.MatchString(n.Commit):
-		return v, invalid("commit", "commit must be up to 40 lower-case hex characters.")
-	case n.Source != "cloud" && n.Source != "local":
-		return v, invalid("source", "source must be cloud or local.")
-	case len(n.Composition) > maxDocument:
-		return v, invalid("composition", "composition must not be longer than %d bytes.", maxDocument)
-	}
-	var document map[string]json.RawMessage
-	if err := json.Unmarshal(n.Composition, &document); err != nil || document == nil {
-		return v, invalid("composition", "composition must be a JSON object.")
-	}
-	return v, nil
-}
-
 // CreateRelease adds a release with status running.
 func (db *DB) CreateRelease(ctx context.Context, n NewRelease) (Release, error) {
-	v, err := n.check()
-	if err != nil {
-		return Release{}, fmt.Errorf("create release: %w", err)
-	}
 	var r Release
-	err = db.update(ctx, func(t *txn) error {
-		if n.Final {
-			if v.Revision, err = t.nextRevision(ctx, n.Fleet, v); err != nil {
-				return err
-			}
-		}
-		var finalized any
-		if n.Final {
-			finalized = millis(t.now)
-		}
-		id, err := t.insert(ctx, `
-			INSERT INTO release (created_at, belongs_to__application, is_created_by__user, "commit", composition, status, source,
-				start_timestamp, update_timestamp, semver_major, semver_minor, semver_patch, semver_prerelease, semver_build, revision, is_finalized_at__date)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			millis(t.now), n.Fleet, ref(n.User), n.Commit, string(n.Composition), StatusRunning, n.Source,
-			millis(t.now), millis(t.now), v.Major, v.Minor, v.Patch, v.Prerelease, v.Build, v.Revision, finalized)
+	err := db.update(ctx, func(t *txn) error {
+		by, err := t.forUser(ctx, n.User)
 		if err != nil {
-			return missingReference(err, fmt.Sprintf("fleet %d", n.Fleet))
+			return err
 		}
-		t.announce(OverviewTopic())
+		id, err := t.create(ctx, by, "release", Values{
+			"belongs_to__application": n.Fleet, "commit": n.Commit, "composition": n.Composition, "status": StatusRunning,
+			"source": n.Source, "is_final": n.Final, "semver": n.Semver, "start_timestamp": t.now,
+		})
+		if err != nil {
+			return err
+		}
 		r, err = scanRelease(t.QueryRowContext(ctx, releaseQuery+` WHERE id = ?`, id))
 		return err
 	})
@@ -153,18 +119,6 @@ func (db *DB) CreateRelease(ctx context.Context, n NewRelease) (Release, error) 
 		return Release{}, fmt.Errorf("create release: %w", err)
 	}
 	return r, nil
-}
-
-// nextRevision is one more than the highest of the fleet's final releases
-// with the same version; the first is 0.
-func (t *txn) nextRevision(ctx context.Context, fleet int64, v version) (sql.NullInt64, error) {
-	var n sql.NullInt64
-	err := t.QueryRowContext(ctx, `
-		SELECT coalesce(max(revision), -1) + 1 FROM release
-		WHERE belongs_to__application = ? AND semver_major = ? AND semver_minor = ? AND semver_patch = ?
-		  AND semver_prerelease = ? AND variant = ?`,
-		fleet, v.Major, v.Minor, v.Patch, v.Prerelease, v.Variant).Scan(&n)
-	return n, err
 }
 
 // NewImage describes the image of one service of a release.
@@ -178,26 +132,24 @@ type NewImage struct {
 // AddImage adds an image with status running and a new random location to
 // the release. The service is added to the fleet when it is new.
 func (db *DB) AddImage(ctx context.Context, n NewImage) (Image, error) {
-	if n.Service == "" || len(n.Service) > 63 {
-		return Image{}, fmt.Errorf("add image: %w", invalid("service_name", "A service name has 1 to 63 characters."))
-	}
 	var id int64
 	err := db.update(ctx, func(t *txn) error {
-		service, err := t.service(ctx, n.Release, n.Service)
+		by, err := t.forRelease(ctx, n.Release)
 		if err != nil {
 			return err
 		}
-		if id, err = t.insert(ctx, `
-			INSERT INTO image (created_at, is_a_build_of__service, is_stored_at__image_location, status, start_timestamp)
-			VALUES (?, ?, ?, ?, ?)`, millis(t.now), service, "v2/"+randomHex(16), StatusRunning, millis(t.now)); err != nil {
-			return err
-		}
-		part, err := t.insert(ctx, `INSERT INTO image__is_part_of__release (created_at, image, is_part_of__release) VALUES (?, ?, ?)`, millis(t.now), id, n.Release)
+		service, err := t.service(ctx, by, n.Release, n.Service)
 		if err != nil {
 			return err
 		}
-		t.announce(OverviewTopic())
-		return t.decorate(ctx, part, n.Labels, n.Environment)
+		if id, err = t.create(ctx, by, "image", Values{"is_a_build_of__service": service, "status": StatusRunning, "start_timestamp": t.now}); err != nil {
+			return err
+		}
+		part, err := t.create(ctx, by, "image__is_part_of__release", Values{"image": id, "is_part_of__release": n.Release})
+		if err != nil {
+			return err
+		}
+		return t.decorate(ctx, by, part, n.Labels, n.Environment)
 	})
 	if err != nil {
 		return Image{}, fmt.Errorf("add image of service %s: %w", n.Service, err)
@@ -205,29 +157,49 @@ func (db *DB) AddImage(ctx context.Context, n NewImage) (Image, error) {
 	return db.ImageByID(ctx, id)
 }
 
-// service is the service of that name in the release's fleet, made when missing.
-func (t *txn) service(ctx context.Context, release int64, name string) (int64, error) {
-	var id int64
-	if _, err := t.ExecContext(ctx, `
-		INSERT INTO service (created_at, application, service_name)
-		SELECT ?, belongs_to__application, ? FROM release WHERE id = ?
-		ON CONFLICT (application, service_name) DO NOTHING`, millis(t.now), name, release); err != nil {
-		return 0, err
+// forRelease is the cloud working on a release, for the user who began it.
+func (t *txn) forRelease(ctx context.Context, release int64) (writer, error) {
+	var user int64
+	err := t.QueryRowContext(ctx, `SELECT coalesce(is_created_by__user, 0) FROM release WHERE id = ?`, release).Scan(&user)
+	if err != nil {
+		return writer{}, notFound(err, "release %d", release)
 	}
-	err := t.QueryRowContext(ctx, `
-		SELECT s.id FROM service s JOIN release r ON r.belongs_to__application = s.application
-		WHERE r.id = ? AND s.service_name = ?`, release, name).Scan(&id)
-	return id, notFound(err, "release %d", release)
+	return t.forUser(ctx, user)
 }
 
-func (t *txn) decorate(ctx context.Context, part int64, labels, environment map[string]string) error {
+// forImage is the cloud working on an image, for the user whose release it is.
+func (t *txn) forImage(ctx context.Context, image int64) (writer, error) {
+	release, err := t.found(ctx, `SELECT is_part_of__release FROM image__is_part_of__release WHERE image = ? ORDER BY id LIMIT 1`, image)
+	if err != nil {
+		return writer{}, err
+	}
+	if release == 0 {
+		return writer{}, fmt.Errorf("image %d: %w", image, ErrNotFound)
+	}
+	return t.forRelease(ctx, release)
+}
+
+// service is the service of that name in the release's fleet, made when missing.
+func (t *txn) service(ctx context.Context, by writer, release int64, name string) (int64, error) {
+	var fleet int64
+	if err := t.QueryRowContext(ctx, `SELECT belongs_to__application FROM release WHERE id = ?`, release).Scan(&fleet); err != nil {
+		return 0, notFound(err, "release %d", release)
+	}
+	id, err := t.found(ctx, `SELECT id FROM service WHERE application = ? AND service_name = ?`, fleet, name)
+	if err != nil || id != 0 {
+		return id, err
+	}
+	return t.create(ctx, by, "service", Values{"application": fleet, "service_name": name})
+}
+
+func (t *txn) decorate(ctx context.Context, by writer, part int64, labels, environment map[string]string) error {
 	for _, name := range slices.Sorted(maps.Keys(labels)) {
-		if _, err := t.insert(ctx, `INSERT INTO image_label (created_at, release_image, label_name, value) VALUES (?, ?, ?, ?)`, millis(t.now), part, name, labels[name]); err != nil {
+		if _, err := t.create(ctx, by, "image_label", Values{"release_image": part, "label_name": name, "value": labels[name]}); err != nil {
 			return fmt.Errorf("label %s: %w", name, err)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(environment)) {
-		if _, err := t.insert(ctx, `INSERT INTO image_environment_variable (created_at, release_image, name, value) VALUES (?, ?, ?, ?)`, millis(t.now), part, name, environment[name]); err != nil {
+		if _, err := t.create(ctx, by, "image_environment_variable", Values{"release_image": part, "name": name, "value": environment[name]}); err != nil {
 			return fmt.Errorf("environment variable %s: %w", name, err)
 		}
 	}
@@ -272,22 +244,16 @@ func (db *DB) Images(ctx context.Context, release int64) ([]Image, error) {
 // waited for its turn since AddImage.
 func (db *DB) StartImage(ctx context.Context, id int64) error {
 	return db.update(ctx, func(t *txn) error {
-		t.announce(OverviewTopic())
-		return t.one(ctx, fmt.Sprintf("image %d", id),
-			`UPDATE image SET start_timestamp = ? WHERE id = ?`, millis(t.now), id)
+		return t.changeImage(ctx, id, Values{"start_timestamp": t.now})
 	})
 }
 
-// one runs an UPDATE that must hit a row.
-func (t *txn) one(ctx context.Context, object, query string, args ...any) error {
-	res, err := t.ExecContext(ctx, query, args...)
+func (t *txn) changeImage(ctx context.Context, id int64, v Values) error {
+	by, err := t.forImage(ctx, id)
 	if err != nil {
 		return err
 	}
-	n, err := res.RowsAffected()
-	if err == nil && n == 0 {
-		return fmt.Errorf("%s: %w", object, ErrNotFound)
-	}
+	_, err = t.change(ctx, by, "image", one(id), v)
 	return err
 }
 
@@ -315,12 +281,13 @@ func (db *DB) FinishImage(ctx context.Context, id int64, r ImageResult) error {
 		return fmt.Errorf("finish image %d: %w", id, err)
 	}
 	return db.update(ctx, func(t *txn) error {
-		t.announce(OverviewTopic())
-		return t.one(ctx, fmt.Sprintf("image %d", id), `
-			UPDATE image SET status = ?, content_hash = ?, project_type = ?, error_message = ?, build_log = ?, dockerfile = ?,
-				image_size = ?, push_timestamp = ?, end_timestamp = ? WHERE id = ?`,
-			r.Status, text(r.ContentHash), text(r.ProjectType), text(tail(r.ErrorMessage, maxErrorMessage)), text(tail(r.BuildLog, maxImageLog)),
-			text(tail(r.Dockerfile, maxDocument)), ref(r.Size), millis(r.PushedAt), millis(t.now), id)
+		v := Values{"status": r.Status, "content_hash": text(r.ContentHash), "project_type": text(r.ProjectType),
+			"error_message": text(tail(r.ErrorMessage, maxErrorMessage)), "build_log": text(tail(r.BuildLog, maxImageLog)),
+			"dockerfile": text(tail(r.Dockerfile, maxDocument)), "image_size": ref(r.Size), "end_timestamp": t.now, "push_timestamp": nil}
+		if !r.PushedAt.IsZero() {
+			v["push_timestamp"] = r.PushedAt
+		}
+		return t.changeImage(ctx, id, v)
 	})
 }
 
@@ -328,8 +295,6 @@ func (r ImageResult) check() error {
 	switch {
 	case !finished(r.Status):
 		return invalid("status", "status must be success, failed, error or cancelled.")
-	case r.Status == StatusSuccess && r.PushedAt.IsZero():
-		return invalid("push_timestamp", "It is necessary that each image that has a status equal to \"success\", has a push timestamp.")
 	case r.Status == StatusSuccess && r.ContentHash == "":
 		return invalid("content_hash", "an image with status success needs its content hash.")
 	}
@@ -371,77 +336,30 @@ func (db *DB) FinishRelease(ctx context.Context, id int64, status, buildLog stri
 }
 
 func (t *txn) finishRelease(ctx context.Context, id int64, status, buildLog string) error {
-	if _, err := t.ExecContext(ctx, `
-		UPDATE release SET status = ?, end_timestamp = ?, update_timestamp = ?, build_log = coalesce(?, build_log)
-		WHERE id = ? AND status <> 'cancelled'`,
-		status, millis(t.now), millis(t.now), text(tail(buildLog, maxDocument)), id); err != nil {
-		return conflictOn(err, "commit")
+	by, err := t.forRelease(ctx, id)
+	if err != nil {
+		return err
 	}
-	t.announce(OverviewTopic(), Topic{ReleaseStatus, id})
-	var fleet int64
-	if err := t.QueryRowContext(ctx, `SELECT belongs_to__application FROM release WHERE id = ?`, id).Scan(&fleet); err != nil {
-		return notFound(err, "release %d", id)
+	v := Values{"status": status, "end_timestamp": t.now}
+	if buildLog != "" {
+		v["build_log"] = tail(buildLog, maxDocument)
 	}
-	return t.track(ctx, fleet)
+	_, err = t.change(ctx, by, "release", Selection{SQL: `t.id = ? AND t.status <> 'cancelled'`, Args: []any{id}}, v)
+	return err
 }
 
 // CancelRelease stops a release that has not succeeded, with its images that
 // are still being built. It says nothing when the release already ended well.
 func (db *DB) CancelRelease(ctx context.Context, id int64) error {
 	return db.update(ctx, func(t *txn) error {
-		if _, err := t.ExecContext(ctx, `
-			UPDATE release SET status = 'cancelled', end_timestamp = ?, update_timestamp = ? WHERE id = ? AND status NOT IN ('success', 'cancelled')`,
-			millis(t.now), millis(t.now), id); err != nil {
+		by, err := t.forRelease(ctx, id)
+		if err != nil {
 			return err
 		}
-		_, err := t.ExecContext(ctx, `
-			UPDATE image SET status = 'cancelled', end_timestamp = ? WHERE status = 'running'
-			AND id IN (SELECT p.image FROM image__is_part_of__release p JOIN release r ON r.id = p.is_part_of__release WHERE r.id = ? AND r.status = 'cancelled')`,
-			millis(t.now), id)
-		t.announce(OverviewTopic(), Topic{ReleaseStatus, id})
+		_, err = t.change(ctx, by, "release", Selection{SQL: `t.id = ? AND t.status NOT IN ('success', 'cancelled')`, Args: []any{id}},
+			Values{"status": StatusCancelled, "end_timestamp": t.now})
 		return err
 	})
-}
-
-// track moves a fleet that follows its latest release: the one that started
-// last among those that succeeded, are final, pass their tests and are not
-// invalidated. Without any, the old target stays.
-func (t *txn) track(ctx context.Context, fleet int64) error {
-	var latest int64
-	err := t.QueryRowContext(ctx, `
-		SELECT r.id FROM release r JOIN application a ON a.id = r.belongs_to__application
-		WHERE a.id = ? AND a.should_track_latest_release = TRUE AND r.status = 'success' AND r.revision IS NOT NULL
-		  AND r.is_passing_tests = TRUE AND r.is_invalidated = FALSE
-		ORDER BY r.start_timestamp DESC, r.id DESC LIMIT 1`, fleet).Scan(&latest)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	res, err := t.ExecContext(ctx, `
-		UPDATE application SET should_be_running__release = ?
-		WHERE id = ? AND coalesce(should_be_running__release, 0) <> ?`, latest, fleet, latest)
-	if err != nil {
-		return err
-	}
-	if n, err := res.RowsAffected(); err != nil || n == 0 {
-		return err
-	}
-	t.announce(Topic{FleetTarget, fleet})
-	return t.installServices(ctx, fleet)
-}
-
-// installServices makes the missing service installs of a fleet's devices.
-// They must exist before a device reports: variables of a service on a device
-// hang on them.
-func (t *txn) installServices(ctx context.Context, fleet int64) error {
-	_, err := t.ExecContext(ctx, `
-		INSERT INTO service_install (created_at, device, installs__service)
-		SELECT ?, d.id, s.id FROM device d JOIN service s ON s.application = d.belongs_to__application
-		WHERE d.belongs_to__application = ?
-		ON CONFLICT (device, installs__service) DO NOTHING`, millis(t.now), fleet)
-	return err
 }
 
 // LastSuccess is the newest successful release of a fleet and its images:
@@ -459,24 +377,19 @@ func (db *DB) LastSuccess(ctx context.Context, fleet int64) (Release, []Image, e
 // FailRunningReleases gives status error to builds that a stop of the cloud
 // left behind, and says how many there were. Call it before builds can start.
 func (db *DB) FailRunningReleases(ctx context.Context) (int, error) {
-	var n int64
+	var n int
 	err := db.update(ctx, func(t *txn) error {
-		if _, err := t.ExecContext(ctx, `
-			UPDATE image SET status = 'error', end_timestamp = ?, error_message = 'The cloud stopped during the build; push again.'
-			WHERE status = 'running' AND id IN (SELECT p.image FROM image__is_part_of__release p
-				JOIN release r ON r.id = p.is_part_of__release WHERE r.source = 'cloud')`, millis(t.now)); err != nil {
+		if _, err := t.change(ctx, itself(), "image", Selection{SQL: `t.status = 'running' AND t.id IN (SELECT p.image FROM image__is_part_of__release p
+			JOIN release r ON r.id = p.is_part_of__release WHERE r.source = 'cloud')`},
+			Values{"status": StatusError, "end_timestamp": t.now, "error_message": "The cloud stopped during the build; push again."}); err != nil {
 			return err
 		}
-		res, err := t.ExecContext(ctx, `
-			UPDATE release SET status = 'error', end_timestamp = ?, update_timestamp = ?
-			WHERE status = 'running' AND source = 'cloud'`, millis(t.now), millis(t.now))
-		if err != nil {
-			return err
-		}
-		n, err = res.RowsAffected()
+		var err error
+		n, err = t.change(ctx, itself(), "release", Selection{SQL: `t.status = 'running' AND t.source = 'cloud'`},
+			Values{"status": StatusError, "end_timestamp": t.now})
 		return err
 	})
-	return int(n), err
+	return n, err
 }
 
 // version is what a release's version is made of.

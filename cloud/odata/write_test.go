@@ -57,7 +57,7 @@ func TestADeviceIntroducesItself(t *testing.T) {
 		pin(0):                           "wrong type",
 		`{"is_pinned_on__release":"x"}`:  "wrong type",
 		`{"device_name":""}`:             "one line",
-		`{"device_name":"a\nb"}`:         "one line",
+		`{"device_name":"a\nb"}`:         "newline",
 		`{"belongs_to__application":1}`:  "cannot be changed yet",
 		`{}`:                             "nothing is changed",
 		`{"device_name":"x","status":1}`: "cannot be changed yet",
