@@ -167,7 +167,7 @@ func (l line) try(t *testing.T, c *contract, who whose, situation string, in inp
 	if w.Code != want {
 		t.Errorf("%s: %d %s, want %d", name, w.Code, w.Body, want)
 	}
-	if err := c.check(l.method, l.path, w.Code, w.Header().Get("Content-Type"), w.Body.String()); err != nil {
+	if err := c.Check(l.method, l.path, w.Code, w.Header().Get("Content-Type"), w.Body.String()); err != nil {
 		t.Errorf("%s: %v", name, err)
 	}
 	touched := slices.ContainsFunc(d.story, func(s string) bool { return l.story != "" && strings.HasPrefix(s, l.story) })
@@ -259,7 +259,7 @@ func TestContractBesides(t *testing.T) {
 			if w.Code != x.want || !strings.Contains(w.Body.String(), x.text) {
 				t.Errorf("%d %s, want %d %s", w.Code, w.Body, x.want, x.text)
 			}
-			if err := c.check(x.method, x.path, w.Code, w.Header().Get("Content-Type"), w.Body.String()); err != nil {
+			if err := c.Check(x.method, x.path, w.Code, w.Header().Get("Content-Type"), w.Body.String()); err != nil {
 				t.Error(err)
 			}
 		})

@@ -18,10 +18,10 @@ func TestDocsAreCurrent(t *testing.T) {
 // markdown writes the contract for people.
 func (c *contract) markdown() string {
 	var b strings.Builder
-	info := object(c.doc["info"])
+	info := object(c.Doc["info"])
 	fmt.Fprintf(&b, "# %s\n\nWritten by `go test ./localapi -update` from localapi/openapi.yaml; do not edit.\n\n%s", info["title"], info["description"])
-	paths := object(c.doc["paths"])
-	for _, tag := range list(c.doc["tags"]) {
+	paths := object(c.Doc["paths"])
+	for _, tag := range list(c.Doc["tags"]) {
 		name := fmt.Sprint(object(tag)["name"])
 		fmt.Fprintf(&b, "\n## %s\n\n%s\n", name, strings.TrimSpace(fmt.Sprint(object(tag)["description"])))
 		for _, path := range slices.Sorted(maps.Keys(paths)) {
@@ -151,7 +151,7 @@ func (c *contract) legend(schema any) string {
 func (c *contract) resolve(x any) map[string]any {
 	o := object(x)
 	if ref, ok := o["$ref"].(string); ok {
-		o, _, _ = c.at(strings.Split(strings.TrimPrefix(ref, "#/"), "/")...)
+		o, _, _ = c.At(strings.Split(strings.TrimPrefix(ref, "#/"), "/")...)
 	}
 	return o
 }

@@ -37,7 +37,7 @@ func (b *board) ask(t *testing.T, method, body, contentType string) (status int,
 		req.Header.Set("Content-Type", contentType)
 		w := httptest.NewRecorder()
 		r.serve(w, req, []byte(body))
-		if err := readContract(t).check(method, r.path, w.Code, w.Header().Get("Content-Type"), w.Body.String()); err != nil {
+		if err := readContract(t).Check(method, r.path, w.Code, w.Header().Get("Content-Type"), w.Body.String()); err != nil {
 			t.Errorf("%s %s: the answer is not as in openapi.yaml: %v", method, body, err)
 		}
 		return w.Code, strings.TrimSpace(w.Body.String())

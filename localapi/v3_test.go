@@ -132,7 +132,7 @@ func TestRoutesBeyondBalenas(t *testing.T) {
 		if strings.HasPrefix(path, "/v3/locks/") {
 			path = "/v3/locks/{id}"
 		}
-		if err := contract.check(c.method, path, code, header.Get("Content-Type"), body); code != 404 && err != nil {
+		if err := contract.Check(c.method, path, code, header.Get("Content-Type"), body); code != 404 && err != nil {
 			t.Errorf("%s %s: %v", c.method, c.path, err)
 		}
 		got := strings.TrimSpace(body)
