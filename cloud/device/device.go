@@ -7,7 +7,9 @@ import (
 	"sync"
 	"time"
 
-	"deckhand/cloud/answer"
+	"golang.org/x/sync/errgroup"
+
+	"deckhand/cloud/access"
 	"deckhand/cloud/auth"
 	"deckhand/cloud/model"
 )
@@ -25,6 +27,9 @@ type Config struct {
 	// RefusalDelay is how long a deleted device that sends logs waits for its
 	// refusal, which slows its retries; 55 s when 0.
 	RefusalDelay time.Duration
+	// ActionWait is how long a device may take to answer what somebody wants of it,
+	// and to fetch it; 45 s when 0: clients give up after 50.
+	ActionWait time.Duration
 	// Failed receives errors which no request can be answered with (writing
 	// down who is online). Nil drops them.
 	Failed func(error)
@@ -34,29 +39,31 @@ type Config struct {
 type Device struct {
 	db       *model.DB
 	auth     *auth.Auth
-	poll     time.Duration
 	maxWait  time.Duration
 	refusal  time.Duration
+	failed   func(error)
+	targets  *targets
 	presence *presence
-
-	mu     sync.Mutex
-	states map[string]*knownState // by uuid
+	reports  *model.Reports
+	refusals refusals
+	batches  batches
+	relaying time.Duration
 }
 
 // New makes the device routes. Call Run to notice devices that fall silent.
 func New(cfg Config) *Device {
 	d := &Device{
-		db: cfg.DB, auth: cfg.Auth,
-		poll:    orDefault(cfg.PollInterval, 10*time.Minute),
-		maxWait: orDefault(cfg.MaxWait, 5*time.Minute),
-		refusal: orDefault(cfg.RefusalDelay, 55*time.Second),
-		states:  map[string]*knownState{},
+		db: cfg.DB, auth: cfg.Auth, failed: cfg.Failed,
+		maxWait:  orDefault(cfg.MaxWait, 5*time.Minute),
+		refusal:  orDefault(cfg.RefusalDelay, 55*time.Second),
+		relaying: orDefault(cfg.ActionWait, 45*time.Second),
 	}
-	failed := cfg.Failed
-	if failed == nil {
-		failed = func(error) {}
+	if d.failed == nil {
+		d.failed = func(error) {}
 	}
-	d.presence = newPresence(cfg.DB, d.poll, failed)
+	poll := orDefault(cfg.PollInterval, 10*time.Minute)
+	d.targets, d.presence = newTargets(cfg.DB, poll), newPresence(cfg.DB, poll, d.failed)
+	d.reports = model.NewReports(cfg.DB)
 	return d
 }
 
@@ -67,30 +74,40 @@ func orDefault(d, standard time.Duration) time.Duration {
 	return d
 }
 
-// Run watches over who is online until the context ends.
-func (d *Device) Run(ctx context.Context) error { return d.presence.run(ctx) }
+// Run watches over who is online, and forgets old actions, until the context ends.
+func (d *Device) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return d.presence.run(ctx) })
+	g.Go(func() error { d.dropActions(ctx); return nil })
+	return g.Wait()
+}
 
 // Routes adds the routes to the mux.
 func (d *Device) Routes(mux *http.ServeMux) {
 	mux.HandleFunc("POST /device/register", d.register)
-	mux.HandleFunc("GET /device/v3/{uuid}/state", d.getState)
+	mux.HandleFunc("GET /device/v3/{uuid}/state", d.getState(today))
+	mux.HandleFunc("GET /device/v2/{uuid}/state", d.getState(second))
+	mux.HandleFunc("GET /device/v1/{uuid}/state", d.getState(first))
+	mux.HandleFunc("GET /device/v3/fleet/{uuid}/state", d.fleetState)
+	mux.HandleFunc("GET /device/v3/fleet/{uuid}/state/{$}", d.fleetState)
 	mux.HandleFunc("PATCH /device/v3/state", d.patchState)
+	mux.HandleFunc("PATCH /device/v2/{uuid}/state", d.patchSecondState)
 	mux.HandleFunc("PATCH /device/v3/tags", d.patchTags)
 	mux.HandleFunc("POST /device/v2/{uuid}/log-stream", d.logStream)
 	mux.HandleFunc("POST /device/v2/{uuid}/logs", d.logBatch)
 	mux.HandleFunc("GET /device/v2/{uuid}/logs", d.readLogs)
+	mux.HandleFunc("GET /device/v3/{uuid}/actions", d.takeActions)
+	mux.HandleFunc("PATCH /device/v3/{uuid}/actions", d.answerActions)
+	mux.HandleFunc("POST /supervisor/{path...}", d.relay)
+	mux.HandleFunc("POST /application/{id}/restart", d.restartFleet)
 }
 
-// mayRead says whether the actor may read a device.
-func (d *Device) mayRead(ctx context.Context, actor auth.Actor, device model.Device) (bool, error) {
-	switch actor.Kind {
-	case auth.Device:
-		return actor.ID == device.ID, nil
-	case auth.User:
-		return d.db.UserMayUseFleet(ctx, actor.ID, device.Fleet)
-	case auth.None, auth.Fleet:
+// may says whether the actor may do that with a device.
+func (d *Device) may(ctx context.Context, actor auth.Actor, verb access.Verb, device model.Device) (bool, error) {
+	if actor.Kind == auth.Device && verb != access.Operate {
+		return actor.ID == device.ID && !device.Frozen, nil // by far the most
 	}
-	return false, nil
+	return d.db.May(ctx, actor.Caller(), "device", verb, device.ID)
 }
 
 // find looks a device up; it is nil when there is none or it is frozen, which
@@ -109,20 +126,34 @@ func (d *Device) find(ctx context.Context, uuid string) (*model.Device, error) {
 	return &device, nil
 }
 
-// reader authenticates and checks that the actor may read the device; ok is
-// false when the request is answered.
-func (d *Device) reader(w http.ResponseWriter, r *http.Request, device model.Device) (auth.Actor, bool) {
-	actor, ok := d.auth.Require(w, r)
-	if !ok {
-		return actor, false
+// refusals remembers for a while who may not read which device: a device whose key
+// is another's asks again and again.
+type refusals struct {
+	mu   sync.Mutex
+	till map[refusal]time.Time
+}
+
+type refusal struct {
+	caller        access.Caller
+	device, fleet int64 // a device that moves is another matter
+}
+
+const (
+	refusalFor  = 10 * time.Minute
+	maxRefusals = 10_000
+)
+
+func (r *refusals) has(k refusal, now time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return now.Before(r.till[k])
+}
+
+func (r *refusals) add(k refusal, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.till == nil {
+		r.till = map[refusal]time.Time{}
 	}
-	may, err := d.mayRead(r.Context(), actor, device)
-	if err != nil {
-		answer.Failure(w, r, err)
-		return actor, false
-	}
-	if !may {
-		answer.Empty(w, http.StatusUnauthorized)
-	}
-	return actor, may
+	keep(r.till, maxRefusals, k, now.Add(refusalFor))
 }

@@ -9,12 +9,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"deckhand/cloud/access"
 	"deckhand/cloud/answer"
 	"deckhand/cloud/auth"
 	"deckhand/cloud/model"
@@ -330,6 +332,11 @@ func (d *Device) logBatch(w http.ResponseWriter, r *http.Request) {
 		answer.JSON(w, http.StatusBadRequest, "Batches cannot include more than 10 logs")
 		return
 	}
+	if pause := d.batches.take(device.ID, d.db.Now()); pause > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(pause.Seconds()))))
+		answer.JSON(w, http.StatusTooManyRequests, "Too many batches of logs; send fewer, or use the log stream.")
+		return
+	}
 	var lines []model.LogLine
 	for _, l := range sent {
 		if l.UUID == "" {
@@ -367,7 +374,7 @@ func (d *Device) readLogs(w http.ResponseWriter, r *http.Request) {
 	device, err := d.db.DeviceByUUID(r.Context(), uuid)
 	may := false
 	if err == nil {
-		may, err = d.mayRead(r.Context(), actor, device)
+		may, err = d.may(r.Context(), actor, access.Read, device)
 	}
 	if err != nil && !errors.Is(err, model.ErrNotFound) {
 		answer.Failure(w, r, err)

@@ -8,7 +8,6 @@ import (
 
 	"deckhand/cloud/cloudtest"
 	"deckhand/cloud/device"
-	"deckhand/cloud/model"
 )
 
 func TestASilentDeviceGoesOffline(t *testing.T) {
@@ -20,26 +19,7 @@ func TestASilentDeviceGoesOffline(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- cloud.Run(ctx) }()
-	state := func(want string) {
-		t.Helper()
-		changes := w.DB.Changes().Watch(model.OverviewTopic())
-		defer changes.Stop()
-		deadline := time.After(10 * time.Second)
-		for {
-			got, err := w.DB.DeviceByID(t.Context(), d.ID)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got.Heartbeat == want {
-				return
-			}
-			select {
-			case <-changes.C():
-			case <-deadline:
-				t.Fatalf("the device is %s, want %s", got.Heartbeat, want)
-			}
-		}
-	}
+	state := func(want string) { t.Helper(); heard(t, w, d, want) }
 	state("unknown")
 	w.Want(200, "GET", statePath(d), w.AdminSession, "")
 	state("unknown") // its owner looking is no sign of life

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
+	"deckhand/cloud/access"
 	"deckhand/cloud/answer"
 	"deckhand/cloud/auth"
 	"deckhand/cloud/model"
@@ -76,12 +78,14 @@ func (d *Device) register(w http.ResponseWriter, r *http.Request) {
 	d.addDevice(w, r, fleet, body)
 }
 
+// mayAdd says whether the caller may add devices to the fleet: who creates rows of
+// devices is asked about a fleet here, since there is no row yet.
 func (d *Device) mayAdd(r *http.Request, actor auth.Actor, fleet int64) (bool, error) {
 	switch actor.Kind {
 	case auth.Fleet:
 		return actor.ID == fleet, nil
 	case auth.User:
-		return d.db.UserMayUseFleet(r.Context(), actor.ID, fleet)
+		return d.db.May(r.Context(), actor.Caller(), "application", access.Update, fleet)
 	case auth.None, auth.Device:
 	}
 	return false, nil
@@ -102,8 +106,12 @@ func (d *Device) addDevice(w http.ResponseWriter, r *http.Request, fleet int64, 
 			answerRegistered(w, device, key)
 			return
 		}
+		if conflict, ok := errors.AsType[*model.ConflictError](err); ok && slices.Equal(conflict.Fields, []string{"key"}) {
+			answer.JSON(w, http.StatusConflict, conflict.Error())
+			return
+		}
 		// Old devices compare this text byte by byte.
-		answer.Text(w, http.StatusConflict, err.Error())
+		answer.Text(w, http.StatusConflict, `"uuid" must be unique.`)
 	case errors.Is(err, model.ErrNotFound):
 		answer.JSON(w, http.StatusNotFound, "Unknown device type "+body.DeviceType)
 	case errors.Is(err, model.ErrInvalid):

@@ -3,6 +3,7 @@ package device
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"deckhand/cloud/access"
 	"deckhand/cloud/answer"
 	"deckhand/cloud/auth"
 	"deckhand/cloud/model"
@@ -75,22 +77,12 @@ type serviceReport struct {
 
 // patchState stores reports. Each key of the body is a device's uuid.
 func (d *Device) patchState(w http.ResponseWriter, r *http.Request) {
-	actor, err := d.auth.Authenticate(r)
-	if err == nil && !actor.Key {
-		answer.KeyRequired(w)
-		return
-	}
-	if _, ok := d.auth.Require(w, r, auth.Device, auth.User); !ok {
-		return
-	}
-	body, err := answer.ReadBody(r)
-	if err != nil {
-		answer.BadBody(w, err)
+	actor, ok := d.reportingKey(w, r)
+	if !ok {
 		return
 	}
 	var raw map[string]json.RawMessage
-	if err := answer.Unmarshal(body, &raw); err != nil {
-		answer.BadBody(w, err)
+	if !decodeReports(w, r, &raw) {
 		return
 	}
 	devices, ok := d.reporters(w, r, actor, raw)
@@ -98,32 +90,77 @@ func (d *Device) patchState(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	for _, device := range devices {
-		if !d.store(w, r, actor, device, raw[device.UUID]) {
+		var sent deviceReport
+		if err := answer.Unmarshal(raw[device.UUID], &sent); err != nil {
+			answer.BadBody(w, err) // it names the field
+			return
+		}
+		report, err := sent.report()
+		if err != nil {
+			answer.JSON(w, http.StatusBadRequest, device.UUID+": "+err.Error())
+			return
+		}
+		if !d.store(w, r, actor, device, report) {
 			return
 		}
 	}
 	answer.Empty(w, http.StatusOK)
 }
 
+// reportingKey finds who reports: devices, and their owners by key. ok is false
+// when the request is answered.
+func (d *Device) reportingKey(w http.ResponseWriter, r *http.Request) (auth.Actor, bool) {
+	actor, err := d.auth.Authenticate(r)
+	switch {
+	case errors.Is(err, auth.ErrUnauthenticated):
+		answer.Empty(w, http.StatusUnauthorized)
+	case err != nil:
+		answer.Failure(w, r, err)
+	case !actor.Key:
+		answer.KeyRequired(w)
+	case actor.Kind != auth.Device && actor.Kind != auth.User:
+		answer.Empty(w, http.StatusUnauthorized)
+	default:
+		return actor, true
+	}
+	return actor, false
+}
+
+// decodeReports reads a body with a document for each device. Anything but an object
+// speaks of no device that the caller may report.
+func decodeReports(w http.ResponseWriter, r *http.Request, raw *map[string]json.RawMessage) bool {
+	body, err := answer.ReadBody(r)
+	if err == nil && json.Valid(body) && !isObject(body) {
+		answer.Empty(w, http.StatusUnauthorized)
+		return false
+	}
+	if err == nil {
+		err = answer.Unmarshal(body, raw)
+	}
+	if err != nil {
+		answer.BadBody(w, err)
+	}
+	return err == nil
+}
+
+func isObject(raw []byte) bool { return bytes.HasPrefix(bytes.TrimSpace(raw), []byte("{")) }
+
 // reporters are the devices named by a report; ok is false when the request
 // is answered: one device that may not be reported refuses the whole.
 func (d *Device) reporters(w http.ResponseWriter, r *http.Request, actor auth.Actor, raw map[string]json.RawMessage) ([]model.Device, bool) {
 	var devices []model.Device
 	for _, uuid := range slices.Sorted(maps.Keys(raw)) {
-		if !bytes.HasPrefix(bytes.TrimSpace(raw[uuid]), []byte("{")) {
+		if !isObject(raw[uuid]) {
 			continue
 		}
 		device, err := d.find(r.Context(), uuid)
+		may := false
+		if err == nil && device != nil {
+			may, err = d.may(r.Context(), actor, access.Update, *device)
+		}
 		if err != nil {
 			answer.Failure(w, r, err)
 			return nil, false
-		}
-		may := false
-		if device != nil {
-			if may, err = d.mayRead(r.Context(), actor, *device); err != nil {
-				answer.Failure(w, r, err)
-				return nil, false
-			}
 		}
 		if !may {
 			answer.Empty(w, http.StatusUnauthorized)
@@ -138,36 +175,24 @@ func (d *Device) reporters(w http.ResponseWriter, r *http.Request, actor auth.Ac
 	return devices, true
 }
 
-// store decodes and stores the report of one device; false: it is answered.
-func (d *Device) store(w http.ResponseWriter, r *http.Request, actor auth.Actor, device model.Device, raw json.RawMessage) bool {
-	var sent deviceReport
-	if err := answer.Unmarshal(raw, &sent); err != nil {
-		answer.BadBody(w, err) // it names the field
-		return false
-	}
-	report, err := sent.report()
-	if err != nil {
-		answer.JSON(w, http.StatusBadRequest, device.UUID+": "+err.Error())
-		return false
-	}
+// store stores the report of one device; false: the request is answered.
+func (d *Device) store(w http.ResponseWriter, r *http.Request, actor auth.Actor, device model.Device, report model.Report) bool {
 	if actor.Kind == auth.Device {
-		d.presence.enter(r.Context(), device.ID, 0)
+		d.presence.enter(device.ID, 0, false)
 		defer d.presence.leave(device.ID)
 		report.Values = append(report.Values, model.Value{Column: "public_address", Value: auth.ClientAddress(r)})
 	}
-	if metrics := sent.metrics(); len(metrics) > 0 && d.presence.metricsDue(device.ID) {
-		report.Values = append(report.Values, metrics...)
-	}
-	if err := d.db.ApplyReport(r.Context(), device.ID, report); err != nil {
+	report.MetricsDue = len(report.Metrics) > 0 && d.presence.metricsDue(device.ID)
+	if err := d.reports.Apply(r.Context(), device.ID, report); err != nil {
 		answer.Failure(w, r, err)
 		return false
 	}
 	return true
 }
 
-// report is the model's form of what was sent, without the metrics.
+// report is the model's form of what was sent.
 func (s deviceReport) report() (model.Report, error) {
-	report := model.Report{HasApps: s.Apps != nil, Values: s.values()}
+	report := model.Report{HasApps: s.Apps != nil, Values: s.values(), Metrics: s.metrics()}
 	for _, uuid := range slices.Sorted(maps.Keys(s.Apps)) {
 		app := model.ReportedApp{UUID: uuid, Running: s.Apps[uuid].ReleaseUUID}
 		for _, commit := range slices.Sorted(maps.Keys(s.Apps[uuid].Releases)) {

@@ -2,107 +2,109 @@ package device
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
 
+	"deckhand/cloud/access"
 	"deckhand/cloud/answer"
 	"deckhand/cloud/auth"
 	"deckhand/cloud/model"
 )
 
-// knownState is the encoded target of a device, right as long as the version
-// of the feed is the same.
-type knownState struct {
-	device  model.Device
-	version uint64
-	etag    string
-	body    []byte
-	poll    time.Duration
+// getState is the route of one form of the target state. What is refused is
+// refused in a fixed order: a device that was deleted keeps running what it has,
+// whether or not it still has a key.
+func (d *Device) getState(form form) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		key := stateKey{r.PathValue("uuid"), form}
+		known, err := d.targets.state(r.Context(), key)
+		if err != nil {
+			answerStateError(w, r, err)
+			return
+		}
+		actor, ok := d.stateReader(w, r, known)
+		if !ok {
+			return
+		}
+		if actor.Kind == auth.Device {
+			d.presence.enter(known.device.ID, known.poll, r.Header.Get(actionsHeader) != "")
+			defer d.presence.leave(known.device.ID)
+		}
+		if wait := d.wait(r); wait > 0 {
+			if known, err = d.hold(w, r, actor, key, known, wait); err != nil {
+				answerStateError(w, r, err)
+				return
+			}
+		}
+		d.answerState(w, r, key, known)
+	}
 }
 
-// state is the device's target, encoded; from memory when nothing changed.
-func (d *Device) state(ctx context.Context, uuid string) (*knownState, error) {
-	d.mu.Lock()
-	known := d.states[uuid]
-	d.mu.Unlock()
-	if known != nil && known.version == d.version(known.device) {
-		return known, nil
-	}
-	device, err := d.find(ctx, uuid)
-	if err != nil {
-		return nil, err
-	}
-	if device == nil {
-		return nil, model.ErrNotFound
-	}
-	// Read before the target: a change in between makes the entry old, not wrong.
-	version := d.version(*device)
-	target, err := d.db.Target(ctx, uuid)
-	if err != nil {
-		return nil, err
-	}
-	body, poll, err := document(target, d.poll)
-	if err != nil {
-		return nil, err
-	}
-	sum := sha256.Sum256(body)
-	known = &knownState{device: target.Device, version: version, body: body, poll: poll,
-		etag: `W/"` + base64.RawURLEncoding.EncodeToString(sum[:16]) + `"`}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.states[uuid] = known
-	return known, nil
-}
-
-func (d *Device) version(device model.Device) uint64 {
-	return d.db.Changes().Version(model.TargetTopics(device.ID, device.Fleet)...)
-}
-
-func (d *Device) getState(w http.ResponseWriter, r *http.Request) {
-	uuid := r.PathValue("uuid")
-	known, err := d.state(r.Context(), uuid)
-	if errors.Is(err, model.ErrNotFound) {
-		// A deleted device keeps running what it has.
-		answer.Empty(w, http.StatusNotModified)
-		return
-	}
-	if err != nil {
-		answer.Failure(w, r, err)
-		return
-	}
-	actor, ok := d.reader(w, r, known.device)
-	if !ok {
-		return
-	}
-	if actor.Kind == auth.Device {
-		d.presence.enter(r.Context(), known.device.ID, known.poll)
-		defer d.presence.leave(known.device.ID)
-	}
-	wait := d.wait(r)
-	if wait > 0 {
-		w.Header().Set("Preference-Applied", "wait")
-		known, err = d.hold(r.Context(), uuid, known, r.Header.Get("If-None-Match"), wait)
-	}
-	if errors.Is(err, model.ErrNotFound) {
-		answer.Empty(w, http.StatusNotModified)
-		return
-	}
-	if err != nil {
-		answer.Failure(w, r, err)
-		return
+func (d *Device) answerState(w http.ResponseWriter, r *http.Request, key stateKey, known *knownState) {
+	tag := r.Header.Get("If-None-Match")
+	var body []byte
+	if !matches(tag, known.etag) {
+		var err error
+		if known, body, err = d.targets.document(r.Context(), key, known); err != nil {
+			answerStateError(w, r, err)
+			return
+		}
 	}
 	w.Header().Set("ETag", known.etag)
 	w.Header().Set("Cache-Control", "no-cache")
-	if matches(r.Header.Get("If-None-Match"), known.etag) {
+	if matches(tag, known.etag) {
 		answer.Empty(w, http.StatusNotModified)
 		return
 	}
-	answer.Bytes(w, http.StatusOK, known.body)
+	answer.Bytes(w, http.StatusOK, body)
+}
+
+func answerStateError(w http.ResponseWriter, r *http.Request, err error) {
+	if errors.Is(err, model.ErrNotFound) {
+		answer.Empty(w, http.StatusNotModified)
+		return
+	}
+	answer.Failure(w, r, err)
+}
+
+// stateReader finds who asks for a state; ok is false when the request is
+// answered. Whoever was refused is refused for a while without another look.
+func (d *Device) stateReader(w http.ResponseWriter, r *http.Request, known *knownState) (auth.Actor, bool) {
+	actor, err := d.auth.Authenticate(r)
+	if err != nil && !errors.Is(err, auth.ErrUnauthenticated) {
+		answer.Failure(w, r, err)
+		return actor, false
+	}
+	may := false
+	if err == nil {
+		may, err = d.mayReadState(r.Context(), actor, known)
+		if err != nil {
+			answer.Failure(w, r, err)
+			return actor, false
+		}
+	}
+	if !may {
+		answer.Empty(w, http.StatusUnauthorized)
+	}
+	return actor, may
+}
+
+func (d *Device) mayReadState(ctx context.Context, actor auth.Actor, known *knownState) (bool, error) {
+	if actor.Is(auth.Device, known.device.ID) {
+		return true, nil // frozen ones have no state
+	}
+	r := refusal{actor.Caller(), known.device.ID, known.device.Fleet}
+	if d.refusals.has(r, d.db.Now()) {
+		return false, nil
+	}
+	may, err := d.db.May(ctx, actor.Caller(), "device", access.Read, known.device.ID)
+	if err == nil && !may {
+		d.refusals.add(r, d.db.Now())
+	}
+	return may, err
 }
 
 // wait is how long the request asks to be held ("Prefer: wait=<seconds>"),
@@ -127,36 +129,8 @@ func (d *Device) wait(r *http.Request) time.Duration {
 	return 0
 }
 
-// hold waits until the device's state no longer matches the tag, at most for
-// the given time or until the client leaves or the cloud stops.
-func (d *Device) hold(ctx context.Context, uuid string, known *knownState, tag string, wait time.Duration) (*knownState, error) {
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	for {
-		fleet := known.device.Fleet
-		changes := d.db.Changes().Watch(model.TargetTopics(known.device.ID, fleet)...)
-		for known.device.Fleet == fleet { // another fleet: other topics
-			var err error
-			if known, err = d.state(ctx, uuid); err != nil || !matches(tag, known.etag) {
-				changes.Stop()
-				return known, err
-			}
-			select {
-			case <-changes.C():
-			case <-timer.C:
-				changes.Stop()
-				return known, nil
-			case <-ctx.Done():
-				changes.Stop()
-				return known, nil
-			}
-		}
-		changes.Stop()
-	}
-}
-
 // matches says whether an If-None-Match header names the tag. Tags compare
-// weakly.
+// weakly: something in between may have packed the body.
 func matches(header, etag string) bool {
 	for tag := range strings.SplitSeq(header, ",") {
 		tag = strings.TrimSpace(tag)
@@ -165,4 +139,45 @@ func matches(header, etag string) bool {
 		}
 	}
 	return false
+}
+
+// fleetState is the state of a device that has nothing of its own, for one that
+// joins the fleet for a while.
+func (d *Device) fleetState(w http.ResponseWriter, r *http.Request) {
+	actor, err := d.auth.Authenticate(r)
+	if err != nil && !errors.Is(err, auth.ErrUnauthenticated) {
+		answer.Failure(w, r, err)
+		return
+	}
+	body, err := d.fleetDocument(r, actor)
+	if errors.Is(err, model.ErrNotFound) {
+		answer.Empty(w, http.StatusUnauthorized)
+		return
+	}
+	if err != nil {
+		answer.Failure(w, r, err)
+		return
+	}
+	tag := tagOf(body)
+	w.Header().Set("ETag", tag)
+	if matches(r.Header.Get("If-None-Match"), tag) {
+		answer.Empty(w, http.StatusNotModified)
+		return
+	}
+	answer.Bytes(w, http.StatusOK, body)
+}
+
+func (d *Device) fleetDocument(r *http.Request, actor auth.Actor) ([]byte, error) {
+	fleet, release, err := d.db.FleetByUUID(r.Context(), r.PathValue("uuid"), r.URL.Query().Get("releaseUuid"))
+	if err != nil {
+		return nil, err
+	}
+	may, err := d.db.May(r.Context(), actor.Caller(), "application", access.Read, fleet)
+	if err == nil && !may {
+		err = model.ErrNotFound
+	}
+	if err != nil {
+		return nil, err
+	}
+	return d.targets.ofFleet(r.Context(), fleet, release)
 }

@@ -6,23 +6,17 @@ import (
 	"net/http"
 
 	"deckhand/cloud/answer"
-	"deckhand/cloud/auth"
 	"deckhand/cloud/model"
 )
 
 // patchTags gives devices tags. Each key of the body is a device's uuid.
 func (d *Device) patchTags(w http.ResponseWriter, r *http.Request) {
-	actor, err := d.auth.Authenticate(r)
-	if err == nil && !actor.Key {
-		answer.KeyRequired(w)
-		return
-	}
-	if _, ok := d.auth.Require(w, r, auth.Device, auth.User); !ok {
+	actor, ok := d.reportingKey(w, r)
+	if !ok {
 		return
 	}
 	var raw map[string]json.RawMessage
-	if err := answer.Decode(r, &raw); err != nil {
-		answer.BadBody(w, err)
+	if !decodeReports(w, r, &raw) {
 		return
 	}
 	devices, ok := d.reporters(w, r, actor, raw)

@@ -134,64 +134,6 @@ func randomName() string {
 	return first[rand.IntN(len(first))] + "-" + second[rand.IntN(len(second))] //nolint:gosec // a name, not a secret
 }
 
-// DeviceSeen notes signs of life: for each device when it was last heard.
-// It tells nobody; SetHeartbeat does when the state changes.
-func (db *DB) DeviceSeen(ctx context.Context, seen map[int64]time.Time) error {
-	if len(seen) == 0 {
-		return nil
-	}
-	return db.update(ctx, func(t *txn) error {
-		for id, at := range seen {
-			if _, err := t.ExecContext(ctx, `UPDATE device SET last_seen = ? WHERE id = ?`, millis(at), id); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-// SetHeartbeat changes whether a device counts as online ("online",
-// "timeout", "offline"). Without a change nothing is written.
-func (db *DB) SetHeartbeat(ctx context.Context, device int64, state string, seen time.Time) error {
-	return db.update(ctx, func(t *txn) error {
-		online := state != "offline"
-		res, err := t.ExecContext(ctx, `
-			UPDATE device SET api_heartbeat_state = ?, changed_api_heartbeat_state_on__date = ?, is_online = ?,
-				last_connectivity_event = CASE WHEN is_online = ? THEN last_connectivity_event ELSE ? END,
-				last_seen = coalesce(?, last_seen)
-			WHERE id = ? AND api_heartbeat_state <> ?`,
-			state, millis(t.now), online, online, millis(t.now), millis(seen), device, state)
-		if err != nil {
-			return err
-		}
-		if n, err := res.RowsAffected(); err != nil || n == 0 {
-			return err
-		}
-		t.announce(OverviewTopic())
-		return nil
-	})
-}
-
-// OnlineDevices lists the devices which counted as online or late when the
-// cloud last wrote, with the time each was last heard.
-func (db *DB) OnlineDevices(ctx context.Context) (map[int64]time.Time, error) {
-	rows, err := db.read.QueryContext(ctx, `SELECT id, last_seen FROM device WHERE api_heartbeat_state IN ('online', 'timeout')`)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	all := map[int64]time.Time{}
-	for rows.Next() {
-		var id int64
-		var seen sql.NullInt64
-		if err := rows.Scan(&id, &seen); err != nil {
-			return nil, err
-		}
-		all[id] = fromMillis(seen)
-	}
-	return all, rows.Err()
-}
-
 // UserMayReadDevice says whether the device's fleet belongs to an
 // organization of the user.
 func (db *DB) UserMayReadDevice(ctx context.Context, user, device int64) (bool, error) {

@@ -201,7 +201,7 @@ CREATE TABLE device (
 	custom_longitude TEXT,
 	update_status TEXT CHECK (update_status IN ('rejected', 'downloading', 'downloaded', 'applying changes', 'aborted', 'done')),
 	last_update_status_event BIGINT
-);
+, heartbeat_until BIGINT, takes_actions BOOLEAN NOT NULL DEFAULT FALSE);
 
 CREATE TABLE device_action (
 	id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -215,7 +215,7 @@ CREATE TABLE device_action (
 	answer_status BIGINT,
 	answer TEXT,
 	answered_at BIGINT
-);
+, answer_type TEXT);
 
 CREATE INDEX device_action_device ON device_action (device, status);
 
@@ -253,6 +253,8 @@ CREATE TABLE device_family (
 	name TEXT NOT NULL,
 	is_manufactured_by__device_manufacturer BIGINT REFERENCES device_manufacturer (id) ON DELETE SET NULL
 );
+
+CREATE INDEX device_heartbeat ON device (heartbeat_until) WHERE api_heartbeat_state IN ('online', 'timeout');
 
 CREATE TABLE device_log (
 	id INTEGER PRIMARY KEY AUTOINCREMENT,

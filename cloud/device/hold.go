@@ -1,0 +1,91 @@
+package device
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"deckhand/cloud/auth"
+	"deckhand/cloud/model"
+)
+
+// actionsHeader is a header of devices that fetch what they are asked to do. Such a
+// device sends it with each question for its state, and finds in the answer how many
+// actions wait for it.
+const actionsHeader = "Deckhand-Actions"
+
+// answerGrace is how long the answer to a held request may take to be written.
+const answerGrace = time.Minute
+
+// held is a request that waits for news.
+type held struct {
+	*Device
+	w     http.ResponseWriter
+	key   stateKey
+	tag   string // of what the device has
+	acts  bool   // the device fetches actions
+	timer *time.Timer
+}
+
+// hold waits until the device's state no longer matches the tag or somebody wants
+// something of it, at most for the given time or until the client leaves or the
+// cloud stops.
+func (d *Device) hold(w http.ResponseWriter, r *http.Request, actor auth.Actor, key stateKey, known *knownState, wait time.Duration) (*knownState, error) {
+	control := http.NewResponseController(w)
+	control.SetWriteDeadline(time.Now().Add(wait + answerGrace)) //nolint:errcheck // a recorder has no deadlines
+	w.Header().Set("Preference-Applied", "wait")
+	h := held{
+		Device: d, w: w, key: key, tag: r.Header.Get("If-None-Match"), timer: time.NewTimer(wait),
+		acts: actor.Kind == auth.Device && r.Header.Get(actionsHeader) != "",
+	}
+	defer h.timer.Stop()
+	for more, err := true, error(nil); more; {
+		if more, known, err = h.watch(r.Context(), known); err != nil {
+			return nil, err
+		}
+	}
+	return known, nil
+}
+
+// watch waits for as long as the same things decide about the device; more says
+// that others do now.
+func (h *held) watch(ctx context.Context, known *knownState) (more bool, _ *knownState, err error) {
+	topics := known.topics
+	call := model.Topic{Kind: model.DeviceCall, ID: known.device.ID}
+	changes := h.db.Changes().Watch(append(slices.Clip(topics), call)...)
+	defer changes.Stop()
+	called := h.db.Changes().Version(call)
+	for {
+		if known, err = h.targets.state(ctx, h.key); err != nil || !matches(h.tag, known.etag) {
+			return false, known, err
+		}
+		if !slices.Equal(known.topics, topics) {
+			return true, known, nil
+		}
+		waiting, err := h.waiting(ctx, known)
+		if err != nil || waiting || h.db.Changes().Version(call) != called {
+			return false, known, err
+		}
+		select {
+		case <-changes.C():
+		case <-h.timer.C:
+			return false, known, nil
+		case <-ctx.Done():
+			return false, known, nil
+		}
+	}
+}
+
+// waiting says whether there are actions to fetch, and tells the device.
+func (h *held) waiting(ctx context.Context, known *knownState) (bool, error) {
+	if !h.acts {
+		return false, nil
+	}
+	n, err := h.db.WaitingActions(ctx, known.device.ID)
+	if n > 0 {
+		h.w.Header().Set(actionsHeader, strconv.Itoa(n))
+	}
+	return n > 0, err
+}
