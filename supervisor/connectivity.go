@@ -233,6 +233,9 @@ func (s *Supervisor) newWay() *link {
 			}
 		},
 		Turned: func(err error) {
+			if bad := s.led.Lost(err != nil); bad != nil {
+				s.cfg.Log.Debug().Err(bad).Msg("the lamp does not show whether the cloud is reached")
+			}
 			if err == nil {
 				s.cfg.Log.Info().Msg("the cloud's address is reached again")
 				return
