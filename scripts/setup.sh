@@ -6,7 +6,7 @@
 #
 # engine        dockerd, iptables and a static busybox: a private engine for
 #               tests and for the demo; mkfs.ext4 and mount, for tests with a
-#               disk of their own
+#               disk of their own; ip, for tests with a network of their own
 # bus           dbus-daemon: a private bus for the tests of reboots
 # browser       Chromium, for the tests of the web pages
 # node          npm, which installs the official clients; they bring their own Node
@@ -24,6 +24,7 @@ PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 need_engine() {
 	has dockerd || missing+=(docker.io)
 	has iptables || missing+=(iptables)
+	has ip || missing+=(iproute2)
 	is_static busybox || missing+=(busybox-static)
 	has mkfs.ext4 || missing+=(e2fsprogs)
 	has mount || missing+=(mount)

@@ -10,7 +10,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -296,66 +295,13 @@ func (b *bench) line(lines <-chan string, want string) {
 	}
 }
 
-// The official client itself. It wants the ports that devices have, and takes
-// what BALENA_CLI names: it is not a part of this project.
-func TestLocalModeOfficialClient(t *testing.T) {
-	cli := os.Getenv("BALENA_CLI")
-	if cli == "" {
-		t.Skip("BALENA_CLI names no client")
-	}
-	b := workbench(t, "127.0.0.1:48484")
-	b.openEngine("127.0.0.1:2375")
-	b.image = "local_web:latest"
-	dir := filepath.Join(b.dir, "source")
-	b.write(dir, b.source("first"))
-	b.tool(cli, "[web] first", "push", "127.0.0.1", "--source", dir, "--nolive")
-	first := b.marked("first")
-	b.write(dir, b.source("second"))
-	b.tool(cli, "[web] second", "push", "127.0.0.1", "--source", dir, "--nolive")
-	if second := b.marked("second"); second == first {
-		t.Error("the container is the old one")
-	}
-	b.leave()
-}
-
 func (b *bench) write(dir string, files map[string][]byte) {
 	b.Helper()
-	b.must(os.MkdirAll(dir, 0o755))
 	for name, content := range files {
-		b.must(os.WriteFile(filepath.Join(dir, name), content, 0o600))
+		path := filepath.Join(dir, name)
+		b.must(os.MkdirAll(filepath.Dir(path), 0o755))
+		b.must(os.WriteFile(path, content, 0o600))
 	}
-}
-
-// openEngine lets the engine be reached over TCP, as that of a device under
-// development is.
-func (b *bench) openEngine(addr string) {
-	b.Helper()
-	l, err := new(net.ListenConfig).Listen(b.Context(), "tcp", addr)
-	b.must(err)
-	b.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go b.pipe(c)
-		}
-	}()
-}
-
-func (b *bench) pipe(c net.Conn) {
-	defer c.Close()
-	e, err := net.Dial("unix", strings.TrimPrefix(b.engine.Host, "unix://"))
-	if err != nil {
-		return
-	}
-	defer e.Close()
-	go func() {
-		_, _ = io.Copy(e, c)
-		_ = e.(*net.UnixConn).CloseWrite()
-	}()
-	_, _ = io.Copy(c, e)
 }
 
 // tool runs a client until it shows a line of the service, and ends it as an
