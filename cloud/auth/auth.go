@@ -31,6 +31,9 @@ type Config struct {
 	// PasswordMemory is how much memory in KiB a password hash takes, and so
 	// how long; the recommended 19 MiB when 0. Tests set it low.
 	PasswordMemory uint32
+	// BuilderSecret is the password with which builders outside of this process
+	// get tokens for every image; none when empty, else at least 32 characters.
+	BuilderSecret string
 	// Limits are how often clients may do things; generous ones when zero.
 	Limits Limits
 	// TrustedProxies are addresses of proxies: what they say in X-Forwarded-For
@@ -45,6 +48,7 @@ type Auth struct {
 	service    string
 	cost       cost
 	nobody     string // a password hash that no password has
+	builder    []byte // SHA-256 of the builder's secret; empty: there is none
 	sessionKey []byte
 	registry   *ecdsa.PrivateKey
 	files      registryFiles
@@ -56,6 +60,14 @@ type Auth struct {
 	writes, wrong  buckets       // by actor; by address, credentials that are not valid
 	names, clients attempts      // failed logins
 	checking       chan struct{} // a place for each password that is being checked
+}
+
+const minBuilderSecret = 32
+
+// isBuilder says whether a credential is the builder's secret.
+func (a *Auth) isBuilder(secret string) bool {
+	sum := sha256.Sum256([]byte(secret))
+	return len(a.builder) > 0 && subtle.ConstantTimeCompare(sum[:], a.builder) == 1
 }
 
 // New reads or makes the signing keys.
@@ -70,6 +82,13 @@ func New(cfg Config) (*Auth, error) {
 	}
 	if a.service == "" {
 		a.service = "deckhand-registry"
+	}
+	if cfg.BuilderSecret != "" {
+		if len(cfg.BuilderSecret) < minBuilderSecret {
+			return nil, fmt.Errorf("read the builder's secret: it has fewer than %d characters; take a longer one", minBuilderSecret)
+		}
+		sum := sha256.Sum256([]byte(cfg.BuilderSecret))
+		a.builder = sum[:]
 	}
 	if cfg.PasswordMemory != 0 {
 		a.cost.memory = cfg.PasswordMemory
@@ -259,6 +278,19 @@ func (a *Auth) FirstLogin(ctx context.Context) (username, password string, err e
 		return "", "", fmt.Errorf("create the first user: %w", err)
 	}
 	return "admin", password, nil
+}
+
+// AddUser makes a user with an organization of the same name and a random
+// password, which it returns, and makes it a member of one more organization
+// when a handle is given.
+func (a *Auth) AddUser(ctx context.Context, username, organization string) (password string, err error) {
+	password = NewSecret(20)
+	hash, err := a.hash(ctx, password)
+	if err != nil {
+		return "", err
+	}
+	_, err = a.db.CreateUser(ctx, username, hash, organization)
+	return password, err
 }
 
 // ResetPassword gives a user a new random password, ends the user's sessions,

@@ -72,6 +72,10 @@ func keyDetails(w http.ResponseWriter, r *http.Request) (body keyRequest, k mode
 		answer.JSON(w, http.StatusBadRequest, fmt.Sprintf("The name of a key has at most %d characters, its description %d.", maxKeyName, maxKeyDescription))
 		return body, k, false
 	}
+	if strings.ContainsRune(body.Name+body.Description, 0) {
+		answer.JSON(w, http.StatusBadRequest, "The name of a key and its description must not contain null characters.")
+		return body, k, false
+	}
 	k = model.NewKey{Key: body.APIKey, Name: body.Name, Description: body.Description}
 	if k.Expiry, err = body.ExpiryDate.time(); err != nil {
 		answer.JSON(w, http.StatusBadRequest, badExpiry)

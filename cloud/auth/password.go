@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/crypto/argon2"
 
@@ -134,7 +135,7 @@ func (a *Auth) Login(ctx context.Context, username, password, client string) (mo
 	if wait := max(a.names.wait(named, now), a.clients.wait(anyName, now)); wait > 0 {
 		return model.User{}, &TooManyAttempts{Wait: wait}
 	}
-	u, err := a.db.UserByName(ctx, username)
+	u, err := a.userNamed(ctx, username)
 	if err != nil && !errors.Is(err, model.ErrNotFound) {
 		return model.User{}, fmt.Errorf("log in: %w", err)
 	}
@@ -162,6 +163,14 @@ func (a *Auth) Login(ctx context.Context, username, password, client string) (mo
 		}
 	}
 	return u, nil
+}
+
+// userNamed finds a user by what somebody typed.
+func (a *Auth) userNamed(ctx context.Context, name string) (model.User, error) {
+	if !utf8.ValidString(name) || strings.ContainsRune(name, 0) {
+		return model.User{}, model.ErrNotFound // no database has such a text
+	}
+	return a.db.UserByName(ctx, name)
 }
 
 // rehash stores the password of a user who just gave it as hashes are today.

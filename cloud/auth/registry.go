@@ -18,10 +18,12 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"deckhand/cloud/access"
+	"deckhand/cloud/model"
 )
 
 // Access is one right in a registry token.
@@ -29,6 +31,8 @@ type Access struct {
 	Type    string   `json:"type"` // repository
 	Name    string   `json:"name"`
 	Actions []string `json:"actions"` // pull, push
+	// Alias is the name asked for, where the repository has another.
+	Alias string `json:"alias,omitempty"`
 }
 
 // registryTokenLife is long because a push of many images may begin late.
@@ -49,7 +53,7 @@ func (a *Auth) SignRegistryToken(subject string, access []Access) (string, error
 	// The registry compares with its own clock, so this is not the database's.
 	now := time.Now()
 	claims := registryClaims{Access: access, RegisteredClaims: jwt.RegisteredClaims{
-		ID: NewSecret(32), Issuer: a.issuer, Subject: subject, Audience: jwt.ClaimStrings{a.service},
+		ID: newUUID(), Issuer: a.issuer, Subject: subject, Audience: jwt.ClaimStrings{a.service},
 		NotBefore: jwt.NewNumericDate(now.Add(-10 * time.Second)), IssuedAt: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(now.Add(registryTokenLife))}}
 	token := jwt.NewWithClaims(jwt.SigningMethodES256, claims)
 	token.Header["kid"] = a.kid
@@ -58,6 +62,14 @@ func (a *Auth) SignRegistryToken(subject string, access []Access) (string, error
 		return "", fmt.Errorf("sign registry token: %w", err)
 	}
 	return signed, nil
+}
+
+// newUUID is a random UUID, version 4.
+func newUUID() string {
+	b := make([]byte, 16)
+	rand.Read(b) // never fails since Go 1.24
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
 // RegistryIssuer is the iss claim of the tokens.
@@ -79,21 +91,46 @@ func (a *Auth) RegistryJWKS() []byte { return jwks(&a.registry.PublicKey) }
 // RegistryPublicKey is the key that verifies registry tokens.
 func (a *Auth) RegistryPublicKey() *ecdsa.PublicKey { return &a.registry.PublicKey }
 
-var repositoryRule = regexp.MustCompile(`^v2/[0-9a-f]{32}(-[0-9]{1,4})?$`)
+var (
+	repositoryRule = regexp.MustCompile(`^(v2/[0-9a-f]{32})(-[0-9]{1,4})?$`)
+	// aliasRule is "<organization>/<fleet>[/<version>]".
+	aliasRule = regexp.MustCompile(`^([a-z0-9_-]+/[a-z0-9_-]+)(?:/([A-Za-z0-9_.-]+))?$`)
+	// publicRule is what old devices pull without being asked who they are.
+	publicRule = regexp.MustCompile(`^resin/(resinos|[a-z0-9-]+-supervisor)$`)
+)
 
-// RegistryAccess reduces what an actor asks for to what it may do: a device
-// pulls the images of its fleet's releases, a user pulls and pushes the images
-// of own fleets. "v2/<hash>-<n>" (build cache) has the rights of "v2/<hash>".
+// targetWords ask for the release that the fleet's devices should run.
+func targetWords() []string { return []string{"", "latest", "current", "default", "pinned"} }
+
+// RegistryAccess reduces what an actor asks for to what it may do: it pulls the
+// images that it may read, and pushes those that it may update.
+// "v2/<hash>-<n>" (build cache) has the rights of "v2/<hash>".
 func (a *Auth) RegistryAccess(ctx context.Context, actor Actor, asked []Access) ([]Access, error) {
+	by := actor.Caller()
+	pull, push, err := a.repositories(ctx, by, asked)
+	if err != nil {
+		return nil, fmt.Errorf("check access to images: %w", err)
+	}
 	granted := make([]Access, 0, len(asked))
 	for _, want := range asked {
 		g := Access{Type: want.Type, Name: want.Name, Actions: []string{}}
-		allowed, err := a.repositoryActions(ctx, actor, want.Name)
-		if err != nil {
-			return nil, fmt.Errorf("check access to %s: %w", want.Name, err)
+		allowed := map[string]bool{}
+		switch m := repositoryRule.FindStringSubmatch(want.Name); {
+		case m != nil:
+			allowed = map[string]bool{"pull": pull[m[1]], "push": push[m[1]]}
+		case publicRule.MatchString(want.Name):
+			allowed = map[string]bool{"pull": true}
+		default:
+			repository, err := a.aliased(ctx, by, want.Name)
+			if err != nil {
+				return nil, fmt.Errorf("check access to %s: %w", want.Name, err)
+			}
+			if repository != "" {
+				g.Name, g.Alias, allowed = repository, want.Name, map[string]bool{"pull": true}
+			}
 		}
 		for _, action := range want.Actions {
-			if slices.Contains(allowed, action) && !slices.Contains(g.Actions, action) {
+			if allowed[action] && !slices.Contains(g.Actions, action) {
 				g.Actions = append(g.Actions, action)
 			}
 		}
@@ -102,27 +139,45 @@ func (a *Auth) RegistryAccess(ctx context.Context, actor Actor, asked []Access) 
 	return granted, nil
 }
 
-func (a *Auth) repositoryActions(ctx context.Context, actor Actor, name string) ([]string, error) {
-	if !repositoryRule.MatchString(name) {
-		return nil, nil
-	}
-	repository, _, _ := strings.Cut(name, "-")
-	switch actor.Kind {
-	case User:
-		ok, err := a.db.UserMayUseRepository(ctx, actor.ID, repository)
-		if err != nil || !ok {
-			return nil, err
+// repositories says for all repositories at once which may be pulled and pushed.
+func (a *Auth) repositories(ctx context.Context, by access.Caller, asked []Access) (pull, push map[string]bool, err error) {
+	var names []string
+	pushes := false
+	for _, want := range asked {
+		if m := repositoryRule.FindStringSubmatch(want.Name); m != nil {
+			names, pushes = append(names, m[1]), pushes || slices.Contains(want.Actions, "push")
 		}
-		return []string{"pull", "push"}, nil
-	case Device:
-		ok, err := a.db.DeviceMayPull(ctx, actor.ID, repository)
-		if err != nil || !ok {
-			return nil, err
-		}
-		return []string{"pull"}, nil
-	case None, Fleet:
 	}
-	return nil, nil
+	if pull, err = a.db.Repositories(ctx, by, access.Read, names); err != nil || !pushes {
+		return pull, nil, err
+	}
+	push, err = a.db.Repositories(ctx, by, access.Update, names)
+	return pull, push, err
+}
+
+// aliased is the repository that a name of a fleet or release stands for, ""
+// when there is none that the caller may pull.
+func (a *Auth) aliased(ctx context.Context, by access.Caller, name string) (string, error) {
+	m := aliasRule.FindStringSubmatch(name)
+	if m == nil {
+		return "", nil
+	}
+	version := m[2]
+	if slices.Contains(targetWords(), version) {
+		version = ""
+	}
+	repository, err := a.db.RepositoryNamed(ctx, by, m[1], version)
+	if errors.Is(err, model.ErrNotFound) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	may, err := a.db.Repositories(ctx, by, access.Read, []string{repository})
+	if err != nil || !may[repository] {
+		return "", err
+	}
+	return repository, nil
 }
 
 type registryFiles struct{ key, cert, jwks string }

@@ -92,7 +92,7 @@ func (a *Auth) Guard(next http.Handler) http.Handler {
 
 // identify is Identify where no credential is not a wrong one.
 func (a *Auth) identify(ctx context.Context, secret string) (Actor, error) {
-	if secret == "" {
+	if secret == "" || a.isBuilder(secret) {
 		return Actor{}, ErrUnauthenticated
 	}
 	return a.Identify(ctx, secret)

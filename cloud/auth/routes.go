@@ -136,29 +136,49 @@ func (a *Auth) userWhoami(w http.ResponseWriter, r *http.Request) {
 
 // registryToken is the token endpoint of the Docker registry protocol.
 func (a *Auth) registryToken(w http.ResponseWriter, r *http.Request) {
+	asked := scopes(r.URL.Query())
+	if a.isBuilder(credential(r)) {
+		a.answerToken(w, r, "builder", asked)
+		return
+	}
 	actor, err := a.Authenticate(r)
-	if err != nil && !errors.Is(err, ErrUnauthenticated) {
+	tooMany, refused := errors.AsType[*TooManyAttempts](err)
+	switch {
+	case refused:
+		answerTooMany(w, tooMany)
+		return
+	case errors.Is(err, ErrUnauthenticated) && credential(r) == "":
+	case errors.Is(err, ErrUnauthenticated) || err == nil && !ownName(r, actor):
+		answer.Empty(w, http.StatusUnauthorized)
+		return
+	case err != nil:
 		answer.Failure(w, r, err)
 		return
 	}
-	if err != nil && credential(r) != "" {
-		answer.Empty(w, http.StatusUnauthorized)
-		return
-	}
-	if name, _, basic := r.BasicAuth(); basic && actor.Kind == Device && strings.HasPrefix(name, "d_") && name != "d_"+actor.Name {
-		answer.Empty(w, http.StatusUnauthorized)
-		return
-	}
-	access, err := a.RegistryAccess(r.Context(), actor, scopes(r.URL.Query()))
+	granted, err := a.RegistryAccess(r.Context(), actor, asked)
 	if err != nil {
 		answer.Failure(w, r, err)
 		return
 	}
-	subject := actor.Name
-	if actor.Kind == Device {
+	subject := ""
+	switch actor.Kind {
+	case Device:
 		subject = "d_" + actor.Name
+	case User:
+		subject = actor.Name
+	case None, Fleet:
 	}
-	token, err := a.SignRegistryToken(subject, access)
+	a.answerToken(w, r, subject, granted)
+}
+
+// ownName says whether a login as "d_<uuid>" is with the key of that device.
+func ownName(r *http.Request, actor Actor) bool {
+	name, _, basic := r.BasicAuth()
+	return !basic || actor.Kind != Device || !strings.HasPrefix(name, "d_") || name == "d_"+actor.Name
+}
+
+func (a *Auth) answerToken(w http.ResponseWriter, r *http.Request, subject string, granted []Access) {
+	token, err := a.SignRegistryToken(subject, granted)
 	if err != nil {
 		answer.Failure(w, r, err)
 		return

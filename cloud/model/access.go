@@ -2,6 +2,9 @@ package model
 
 import (
 	"context"
+	"fmt"
+	"slices"
+	"strings"
 
 	"deckhand/cloud/access"
 )
@@ -18,33 +21,72 @@ func (db *DB) May(ctx context.Context, by access.Caller, resource string, verb a
 	return n > 0, err
 }
 
-// UserMayUseRepository says whether an image repository ("v2/<hash>") belongs
-// to a fleet of one of the user's organizations.
-func (db *DB) UserMayUseRepository(ctx context.Context, user int64, repository string) (bool, error) {
-	var n int
-	err := db.read.QueryRowContext(ctx, `
-		SELECT count(*) FROM image i
-		JOIN service s ON s.id = i.is_a_build_of__service
-		JOIN application a ON a.id = s.application
-		JOIN organization_membership m ON m.is_member_of__organization = a.organization
-		WHERE i.is_stored_at__image_location = ? AND m."user" = ?`, repository, user).Scan(&n)
-	return n > 0, err
+// Repositories says with which of some image repositories ("v2/<hash>") the
+// caller may do something.
+func (db *DB) Repositories(ctx context.Context, by access.Caller, verb access.Verb, asked []string) (map[string]bool, error) {
+	may := map[string]bool{}
+	where, args, ok := access.Rows(by, "image", verb)
+	if !ok {
+		return may, nil
+	}
+	for some := range slices.Chunk(asked, 200) {
+		values := make([]any, 0, len(some)+len(args))
+		for _, repository := range some {
+			values = append(values, repository)
+		}
+		rows, err := db.read.QueryContext(ctx, `SELECT t.is_stored_at__image_location FROM image t
+			WHERE t.is_stored_at__image_location IN (?`+strings.Repeat(", ?", len(some)-1)+`) AND (`+where+`)`, append(values, args...)...)
+		if err != nil {
+			return nil, err
+		}
+		found, err := collect(rows, func(row interface{ Scan(...any) error }) (s string, err error) { return s, row.Scan(&s) })
+		if err != nil {
+			return nil, err
+		}
+		for _, repository := range found {
+			may[repository] = true
+		}
+	}
+	return may, nil
 }
 
-// DeviceMayPull says whether an image repository ("v2/<hash>") is part of a
-// release of the device's fleet, or of a release the device is told to run.
-func (db *DB) DeviceMayPull(ctx context.Context, device int64, repository string) (bool, error) {
-	var n int
-	err := db.read.QueryRowContext(ctx, `
-		SELECT count(*) FROM image i
-		JOIN image__is_part_of__release p ON p.image = i.id
-		JOIN release r ON r.id = p.is_part_of__release
-		JOIN device d ON d.id = ?
-		WHERE i.is_stored_at__image_location = ? AND d.is_frozen = FALSE
-		  AND (r.belongs_to__application = d.belongs_to__application
-		       OR r.id IN (d.is_pinned_on__release, d.should_be_operated_by__release, d.should_be_managed_by__release))`,
-		device, repository).Scan(&n)
-	return n > 0, err
+// RepositoryNamed is the repository of the only image of a fleet's release, by
+// the fleet's slug and a version: a commit, a version of the release, or "" for
+// the fleet's target. ErrNotFound: there is none that the caller may read, or
+// the release has several images.
+func (db *DB) RepositoryNamed(ctx context.Context, by access.Caller, slug, version string) (string, error) {
+	where, permitted, ok := access.Rows(by, "release", access.Read)
+	releases, known := ResourceNamed("release")
+	semver, hasSemver := releases.Field("semver")
+	raw, hasRaw := releases.Field("raw_version")
+	if !ok || !known || !hasSemver || !hasRaw {
+		return "", fmt.Errorf("release of %s: %w", slug, ErrNotFound)
+	}
+	which, args := `t.id = a.should_be_running__release`, []any{slug}
+	if version != "" {
+		// Of drafts the whole version only: which one would the short one be?
+		which = `(t."commit" = ? OR (t.revision IS NOT NULL AND ` + semver.SQL() + ` = ?) OR ` + raw.SQL() + ` = ?)`
+		args = append(args, version, version, version)
+	}
+	var release int64
+	if err := db.read.QueryRowContext(ctx, `SELECT t.id FROM release t JOIN application a ON a.id = t.belongs_to__application
+		WHERE a.slug = ? AND t.status = 'success' AND `+which+` AND (`+where+`) ORDER BY coalesce(t.revision, -1) DESC, t.id DESC LIMIT 1`,
+		append(args, permitted...)...).Scan(&release); err != nil {
+		return "", notFound(err, "release of %s", slug)
+	}
+	rows, err := db.read.QueryContext(ctx, `SELECT i.is_stored_at__image_location FROM image i
+		JOIN image__is_part_of__release p ON p.image = i.id WHERE p.is_part_of__release = ? LIMIT 2`, release)
+	if err != nil {
+		return "", err
+	}
+	found, err := collect(rows, func(row interface{ Scan(...any) error }) (s string, err error) { return s, row.Scan(&s) })
+	if err != nil {
+		return "", err
+	}
+	if len(found) != 1 {
+		return "", fmt.Errorf("single image of release %d: %w", release, ErrNotFound)
+	}
+	return found[0], nil
 }
 
 // ActorOf is the actor of a user, a fleet ("application") or a device.

@@ -55,8 +55,9 @@ func (db *DB) UserByID(ctx context.Context, id int64) (User, error) {
 var handleRule = regexp.MustCompile(`^[a-z0-9_]{1,73}$`)
 
 // CreateUser adds a user and an organization of the same name of which the
-// user is the only member. The password must be hashed already.
-func (db *DB) CreateUser(ctx context.Context, username, passwordHash string) (User, error) {
+// user is the only member, and makes it a member of the organizations with the
+// given handles ("" is none). The password must be hashed already.
+func (db *DB) CreateUser(ctx context.Context, username, passwordHash string, handles ...string) (User, error) {
 	if !handleRule.MatchString(username) || username == "root" {
 		return User{}, invalid("username", "A user name is 1 to 73 lower-case letters, digits or underscores, and not root.")
 	}
@@ -75,10 +76,26 @@ func (db *DB) CreateUser(ctx context.Context, username, passwordHash string) (Us
 		if err != nil {
 			return conflictOn(err, "handle")
 		}
-		_, err = t.insert(ctx, `INSERT INTO organization_membership (created_at, "user", is_member_of__organization) VALUES (?, ?, ?)`, millis(t.now), u.ID, org)
-		return err
+		for _, handle := range handles {
+			if handle == "" || handle == username {
+				continue
+			}
+			var other int64
+			if err := t.QueryRowContext(ctx, `SELECT id FROM organization WHERE handle = ?`, handle).Scan(&other); err != nil {
+				return notFound(err, "organization %q", handle)
+			}
+			if err := t.join(ctx, u.ID, other); err != nil {
+				return err
+			}
+		}
+		return t.join(ctx, u.ID, org)
 	})
 	return u, err
+}
+
+func (t *txn) join(ctx context.Context, user, organization int64) error {
+	_, err := t.insert(ctx, `INSERT INTO organization_membership (created_at, "user", is_member_of__organization) VALUES (?, ?, ?)`, millis(t.now), user, organization)
+	return err
 }
 
 // SetPassword stores a new password hash and ends all sessions of the user.
@@ -118,19 +135,6 @@ func (db *DB) Handles(ctx context.Context, user int64) ([]string, error) {
 		return nil, err
 	}
 	return collect(rows, func(row interface{ Scan(...any) error }) (handle string, err error) { return handle, row.Scan(&handle) })
-}
-
-// Join makes a user a member of an organization. Being one already is no error.
-func (db *DB) Join(ctx context.Context, user int64, handle string) error {
-	return db.update(ctx, func(t *txn) error {
-		var org int64
-		if err := t.QueryRowContext(ctx, `SELECT id FROM organization WHERE handle = ?`, handle).Scan(&org); err != nil {
-			return notFound(err, "organization %q", handle)
-		}
-		_, err := t.ExecContext(ctx, `INSERT INTO organization_membership (created_at, "user", is_member_of__organization) VALUES (?, ?, ?)
-			ON CONFLICT ("user", is_member_of__organization) DO NOTHING`, millis(t.now), user, org)
-		return err
-	})
 }
 
 // DeleteUser removes a user with keys, sessions and memberships, and the

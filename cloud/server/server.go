@@ -47,7 +47,10 @@ type Config struct {
 	// TrustedProxies are addresses of proxies which say in X-Forwarded-For who
 	// the client is.
 	TrustedProxies []netip.Prefix
-	Log            zerolog.Logger
+	// BuilderSecret lets builders outside of this process pull and push every
+	// image; none when empty.
+	BuilderSecret string
+	Log           zerolog.Logger
 }
 
 // Login is the one-time login of a new cloud's owner.
@@ -97,7 +100,7 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 	} else if n > 0 {
 		s.log.Warn().Int("builds", n).Msg("builds were interrupted by the last stop; push again")
 	}
-	identity, err := auth.New(auth.Config{DB: s.db, KeyDir: filepath.Join(cfg.DataDir, "keys"), Issuer: s.url, Service: s.registryHost, TrustedProxies: cfg.TrustedProxies})
+	identity, err := auth.New(auth.Config{DB: s.db, KeyDir: filepath.Join(cfg.DataDir, "keys"), Issuer: s.url, Service: s.registryHost, TrustedProxies: cfg.TrustedProxies, BuilderSecret: cfg.BuilderSecret})
 	if err != nil {
 		return nil, err
 	}
@@ -292,23 +295,4 @@ func (s *Server) Close() error {
 		errs = append(errs, s.db.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// ResetPassword gives a user of the cloud in dataDir a new password and
-// returns it. The cloud must not be running.
-func ResetPassword(ctx context.Context, dataDir, username string) (_ string, err error) {
-	path := filepath.Join(dataDir, "cloud.db")
-	if _, err := os.Stat(path); err != nil {
-		return "", fmt.Errorf("reset password: %w; give the folder of the cloud with --data-dir", err)
-	}
-	db, err := model.Open(ctx, model.Config{Path: path})
-	if err != nil {
-		return "", err
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	identity, err := auth.New(auth.Config{DB: db, KeyDir: filepath.Join(dataDir, "keys")})
-	if err != nil {
-		return "", err
-	}
-	return identity.ResetPassword(ctx, username)
 }

@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/rs/zerolog"
 
 	"deckhand/cloud/server"
@@ -150,24 +151,102 @@ func TestANewCloudAndItsRestart(t *testing.T) {
 	if status, _, _ := do(t, http.DefaultClient, "GET", again.URL()+"/user/v1/whoami", token, ""); status != 200 {
 		t.Errorf("the session ended with the restart: %d", status)
 	}
-	if _, err := server.ResetPassword(t.Context(), dir, "admin"); err == nil {
-		t.Error("reset while the cloud runs")
+	if _, err := server.OpenUsers(t.Context(), dir); err == nil {
+		t.Error("users are changed while the cloud runs")
 	}
 	stop()
-	password, err := server.ResetPassword(t.Context(), dir, "admin")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := server.ResetPassword(t.Context(), dir, "nobody"); err == nil {
-		t.Error("reset of an unknown user")
-	}
-	if _, err := server.ResetPassword(t.Context(), t.TempDir(), "admin"); err == nil || !strings.Contains(err.Error(), "--data-dir") {
-		t.Errorf("reset in an empty folder: %v", err)
-	}
+	password := resetPassword(t, dir)
 	third, _ := run(t, config(dir, &log))
 	login(t, third, server.Login{Username: "admin", Password: password})
 	if status, _, _ := do(t, http.DefaultClient, "GET", third.URL()+"/user/v1/whoami", token, ""); status != 401 {
 		t.Errorf("the old session survived the new password: %d", status)
+	}
+}
+
+// resetPassword gives the owner of a stopped cloud a new password.
+func resetPassword(t *testing.T, dir string) string {
+	t.Helper()
+	users := openUsers(t, dir)
+	defer users.Close()
+	if _, err := users.ResetPassword(t.Context(), "nobody"); err == nil {
+		t.Error("reset of an unknown user")
+	}
+	password, err := users.ResetPassword(t.Context(), "admin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return password
+}
+
+func openUsers(t *testing.T, dir string) *server.Users {
+	t.Helper()
+	users, err := server.OpenUsers(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return users
+}
+
+func TestUsersOfNoCloud(t *testing.T) {
+	if _, err := server.OpenUsers(t.Context(), t.TempDir()); err == nil || !strings.Contains(err.Error(), "--data-dir") {
+		t.Errorf("an empty folder has users: %v", err)
+	}
+}
+
+func TestSeveralUsersAndOrganizations(t *testing.T) {
+	dir := t.TempDir()
+	first, stop := run(t, config(dir, io.Discard))
+	admin := login(t, first, *first.FirstLogin())
+	if status, text, _ := do(t, http.DefaultClient, "POST", first.URL()+"/v7/application", admin, `{"app_name":"garden","device_type":"generic-amd64","organization":1,"is_for__device_type":1}`); status != 201 {
+		t.Fatalf("create a fleet: %d %s", status, text)
+	}
+	stop()
+
+	users := openUsers(t, dir)
+	logins := map[string]string{}
+	for name, organization := range map[string]string{"eve": "admin", "mallory": ""} {
+		password, err := users.Add(t.Context(), name, organization)
+		if err != nil {
+			t.Fatal(err)
+		}
+		logins[name] = password
+	}
+	for _, wrong := range [][2]string{{"eve", ""}, {"Eve", ""}, {"carol", "nobodys"}} {
+		if _, err := users.Add(t.Context(), wrong[0], wrong[1]); err == nil {
+			t.Errorf("user %v was added", wrong)
+		}
+	}
+	people, err := users.List(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]server.Person{{"admin", []string{"admin"}}, {"eve", []string{"admin", "eve"}}, {"mallory", []string{"mallory"}}}, people); diff != "" {
+		t.Error(diff)
+	}
+	if err := users.Delete(t.Context(), "mallory"); err != nil {
+		t.Error(err)
+	}
+	if err := users.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	again, stop := run(t, config(dir, io.Discard))
+	if status, _, _ := do(t, http.DefaultClient, "POST", again.URL()+"/login_", "", `{"username":"mallory","password":"`+logins["mallory"]+`"}`); status != 401 {
+		t.Errorf("a deleted user logs in: %d", status)
+	}
+	eve := login(t, again, server.Login{Username: "eve", Password: logins["eve"]})
+	if _, text, _ := do(t, http.DefaultClient, "GET", again.URL()+"/v7/application?$select=slug", eve, ""); text != `{"d":[{"slug":"admin/garden"}]}` {
+		t.Errorf("a member sees %s", text)
+	}
+	stop()
+
+	users = openUsers(t, dir)
+	defer users.Close()
+	if err := users.Delete(t.Context(), "admin"); err != nil {
+		t.Errorf("eve keeps the fleets: %v", err)
+	}
+	if err := users.Delete(t.Context(), "eve"); err == nil || !strings.Contains(err.Error(), "organization admin") {
+		t.Errorf("the last member of an organization with fleets was deleted: %v", err)
 	}
 }
 

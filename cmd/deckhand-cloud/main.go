@@ -23,7 +23,8 @@ import (
 
 type cli struct {
 	Serve         serveCmd         `cmd:"" help:"Run the cloud."`
-	ResetPassword resetPasswordCmd `cmd:"" help:"Give a user a new password; stop the cloud first."`
+	User          userCmd          `cmd:"" help:"Who may log in; stop the cloud first."`
+	ResetPassword resetPasswordCmd `cmd:"" help:"The same as user reset-password."`
 	Version       versionCmd       `cmd:"" help:"Show the version."`
 }
 
@@ -38,6 +39,8 @@ type serveCmd struct {
 	TLSKey         string        `name:"tls-key" env:"DECKHAND_CLOUD_TLS_KEY" type:"existingfile" placeholder:"FILE" help:"Its key, PEM."`
 	PollInterval   time.Duration `default:"10m" env:"DECKHAND_CLOUD_POLL_INTERVAL" placeholder:"DURATION" help:"How often devices ask for their target; they can be configured to ask less often (${default})."`
 	LogLevel       string        `default:"info" enum:"debug,info,warn,error" env:"DECKHAND_CLOUD_LOG_LEVEL" help:"Least important lines to log: ${enum} (${default})."`
+
+	BuilderSecret string `env:"DECKHAND_CLOUD_BUILDER_SECRET" placeholder:"SECRET" help:"Password of builders elsewhere, at least 32 characters; better by the variable than here."`
 
 	TrustedProxy []netip.Prefix `env:"DECKHAND_CLOUD_TRUSTED_PROXY" placeholder:"NETWORK" help:"Addresses of proxies that tell who the client is, like 127.0.0.1/32."`
 }
@@ -60,7 +63,7 @@ func (c *serveCmd) Run(ctx context.Context) error {
 	}
 	s, err := server.New(ctx, server.Config{
 		DataDir: c.DataDir, Listen: c.Listen, RegistryListen: c.RegistryListen, PublicURL: c.PublicURL, RegistryHost: c.RegistryHost,
-		Engine: c.Engine, TLSCert: c.TLSCert, TLSKey: c.TLSKey, PollInterval: c.PollInterval, TrustedProxies: c.TrustedProxy, Log: log,
+		Engine: c.Engine, TLSCert: c.TLSCert, TLSKey: c.TLSKey, PollInterval: c.PollInterval, TrustedProxies: c.TrustedProxy, BuilderSecret: c.BuilderSecret, Log: log,
 	})
 	if err != nil {
 		return err
@@ -100,20 +103,6 @@ func newLog(w *os.File, level string) (zerolog.Logger, error) {
 		out = zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly}
 	}
 	return zerolog.New(out).Level(l).With().Timestamp().Logger(), nil
-}
-
-type resetPasswordCmd struct {
-	DataDir string `default:"/var/lib/deckhand-cloud" env:"DECKHAND_CLOUD_DATA_DIR" placeholder:"DIR" help:"Folder of the cloud (${default})."`
-	User    string `arg:"" optional:"" default:"admin" help:"User (${default})."`
-}
-
-func (c *resetPasswordCmd) Run(ctx context.Context) error {
-	password, err := server.ResetPassword(ctx, c.DataDir, c.User)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Printf("user      %s\npassword  %s\n", c.User, password)
-	return err
 }
 
 type versionCmd struct{}
