@@ -48,7 +48,12 @@ func (b *Budget) take(values []any) error {
 			b.Bytes -= len(s)
 		}
 	}
-	if b.Bytes < 0 {
+	return b.Take(0)
+}
+
+// Take counts bytes that are made of what was read.
+func (b *Budget) Take(bytes int) error {
+	if b.Bytes -= bytes; b.Bytes < 0 {
 		return &TooMuchError{fmt.Sprintf("%d MiB", MaxBytes>>20)}
 	}
 	return nil

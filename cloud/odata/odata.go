@@ -5,15 +5,20 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"deckhand/cloud/access"
 	"deckhand/cloud/answer"
 	"deckhand/cloud/auth"
 	"deckhand/cloud/model"
+	"deckhand/cloud/odata/query"
+	"deckhand/cloud/versions"
 )
+
+// longest is how long one request may read from the database.
+const longest = 30 * time.Second
 
 // Config is what the resources need.
 type Config struct {
@@ -23,89 +28,72 @@ type Config struct {
 
 // OData serves the resources.
 type OData struct {
-	db        *model.DB
-	auth      *auth.Auth
-	resources map[string]model.Resource
+	db   *model.DB
+	auth *auth.Auth
 }
 
 // New makes the resources' routes.
-func New(cfg Config) *OData {
-	o := &OData{db: cfg.DB, auth: cfg.Auth, resources: map[string]model.Resource{}}
-	for _, r := range model.Resources() {
-		o.resources[r.Name] = r
-	}
-	// The names under which clients know it, too.
-	o.resources["release_image"] = o.resources["image__is_part_of__release"]
-	return o
-}
+func New(cfg Config) *OData { return &OData{db: cfg.DB, auth: cfg.Auth} }
 
-// Routes adds the routes to the mux.
+// Routes adds the routes to the mux, for each version of the API.
 func (o *OData) Routes(mux *http.ServeMux) {
-	mux.HandleFunc("GET /v7/{path...}", o.get)
-	mux.HandleFunc("POST /v7/{path...}", o.post)
-	mux.HandleFunc("PATCH /v7/{path...}", o.patch)
-	mux.HandleFunc("/v7/{path...}", func(w http.ResponseWriter, r *http.Request) {
-		if _, ok := o.auth.Require(w, r); ok {
-			answer.JSON(w, http.StatusBadRequest, r.Method+" is not supported yet.")
-		}
-	})
+	for _, v := range versions.All() {
+		mux.HandleFunc("GET /"+v.Name+"/{path...}", func(w http.ResponseWriter, r *http.Request) { o.get(w, r, v) })
+	}
+	o.writes(mux, versions.All()[0])
 }
 
 // prepare authenticates and parses; ok is false when the request is answered.
-func (o *OData) prepare(w http.ResponseWriter, r *http.Request, kinds ...auth.Kind) (auth.Actor, model.Resource, request, bool) {
-	var none model.Resource
-	actor, ok := o.auth.Require(w, r, kinds...)
-	if !ok {
-		return actor, none, request{}, false
+// Without a valid credential the caller is a guest.
+func (o *OData) prepare(w http.ResponseWriter, r *http.Request, v versions.Version) (access.Caller, query.Request, bool) {
+	actor, err := o.auth.Authenticate(r)
+	if err != nil && !errors.Is(err, auth.ErrUnauthenticated) {
+		answer.Failure(w, r, err)
+		return access.Caller{}, query.Request{}, false
 	}
-	parsed, err := parsePath(r.PathValue("path"))
-	if err == nil {
-		parsed.options, err = parseOptions(r.URL.RawQuery)
-	}
+	parsed, err := query.Parse(r.Method, strings.TrimPrefix(r.URL.EscapedPath(), "/"+v.Name+"/"), r.URL.RawQuery)
 	if err != nil {
 		answerQuery(w, r, err)
-		return actor, none, parsed, false
+		return access.Caller{}, parsed, false
 	}
-	resource, known := o.resources[parsed.resource]
-	if !known {
-		answer.JSON(w, http.StatusBadRequest, fmt.Sprintf("There is no resource %q here (yet).", parsed.resource))
-		return actor, none, parsed, false
-	}
-	return actor, resource, parsed, true
+	return actor.Caller(), parsed, true
 }
 
 // answerQuery answers a query that failed.
 func answerQuery(w http.ResponseWriter, r *http.Request, err error) {
-	if bad, ok := errors.AsType[*badQuery](err); ok {
-		answer.JSON(w, http.StatusBadRequest, bad.reason)
+	if bad, ok := errors.AsType[*query.Error](err); ok {
+		answer.JSON(w, http.StatusBadRequest, bad.Reason)
 		return
 	}
-	answer.Failure(w, r, err)
+	if large, ok := errors.AsType[*model.TooMuchError](err); ok {
+		answer.JSON(w, http.StatusRequestEntityTooLarge, large.Error())
+		return
+	}
+	switch {
+	case errors.Is(err, errNothing):
+		answer.Empty(w, http.StatusUnauthorized)
+	case errors.Is(err, errSlow):
+		answer.JSON(w, http.StatusBadRequest, "This query takes longer than "+longest.String()+"; narrow it with $filter, or ask for less with $expand.")
+	default:
+		answer.Failure(w, r, err)
+	}
 }
 
-func (o *OData) get(w http.ResponseWriter, r *http.Request) {
-	actor, resource, parsed, ok := o.prepare(w, r, auth.User, auth.Device)
+// errSlow is the cause of a query that is given up.
+var errSlow = errors.New("the query takes too long")
+
+func (o *OData) get(w http.ResponseWriter, r *http.Request, v versions.Version) {
+	caller, parsed, ok := o.prepare(w, r, v)
 	if !ok {
 		return
 	}
-	c := &compiler{resource: resource}
-	visible, ok := c.visible(actor)
-	if !ok {
-		answer.Empty(w, http.StatusUnauthorized)
-		return
-	}
-	where, err := c.where(visible, parsed)
+	ctx, stop := context.WithTimeoutCause(r.Context(), longest, errSlow)
+	defer stop()
+	body, err := o.read(ctx, caller, v.Resources, parsed)
 	if err != nil {
-		answerQuery(w, r, err)
-		return
-	}
-	var body []byte
-	if parsed.count {
-		body, err = o.count(r.Context(), c, where)
-	} else {
-		body, err = o.rows(r.Context(), c, where, parsed)
-	}
-	if err != nil {
+		if errors.Is(context.Cause(ctx), errSlow) {
+			err = errSlow
+		}
 		answerQuery(w, r, err)
 		return
 	}
@@ -113,75 +101,19 @@ func (o *OData) get(w http.ResponseWriter, r *http.Request) {
 	etag := `W/"` + base64.RawURLEncoding.EncodeToString(sum[:16]) + `"`
 	w.Header().Set("ETag", etag)
 	w.Header().Set("Cache-Control", "no-cache")
-	if r.Header.Get("If-None-Match") == etag {
+	if unchanged(r.Header.Get("If-None-Match"), etag) {
 		answer.Empty(w, http.StatusNotModified)
 		return
 	}
 	answer.Bytes(w, http.StatusOK, body)
 }
 
-// visible limits a query to the rows the actor may see; false: none of this resource.
-func (c *compiler) visible(actor auth.Actor) (string, bool) {
-	condition, args, ok := access.Rows(actor.Caller(), c.resource.Name, access.Read)
-	if !ok {
-		return "", false
-	}
-	c.args = append(c.args, args...)
-	return "(" + condition + ")", true
-}
-
-func (c *compiler) where(visible string, parsed request) (string, error) {
-	conditions := []string{visible}
-	if parsed.keyed {
-		key, err := c.condition(parsed.key)
-		if err != nil {
-			return "", err
+// unchanged says whether a client has what the tag names.
+func unchanged(has, etag string) bool {
+	for tag := range strings.SplitSeq(has, ",") {
+		if strings.TrimSpace(tag) == etag {
+			return true
 		}
-		conditions = append(conditions, key)
 	}
-	if text := parsed.options["$filter"]; text != "" {
-		e, err := parseFilter(text)
-		if err != nil {
-			return "", err
-		}
-		filter, err := c.condition(e)
-		if err != nil {
-			return "", err
-		}
-		conditions = append(conditions, filter)
-	}
-	return "WHERE " + strings.Join(conditions, " AND "), nil
-}
-
-func (o *OData) count(ctx context.Context, c *compiler, where string) ([]byte, error) {
-	n, err := o.db.Count(ctx, c.resource, where, c.args...)
-	return fmt.Appendf(nil, `{"d":%d}`, n), err
-}
-
-func (o *OData) rows(ctx context.Context, c *compiler, where string, parsed request) ([]byte, error) {
-	fields, err := c.selection(parsed.options["$select"])
-	if err != nil {
-		return nil, err
-	}
-	order, err := c.order(parsed.options["$orderby"])
-	if err != nil {
-		return nil, err
-	}
-	part, err := limit(parsed.options["$top"], parsed.options["$skip"])
-	if err != nil {
-		return nil, err
-	}
-	rows, err := o.db.Rows(ctx, c.resource, fields, where+" ORDER BY "+order+part, c.args...)
-	if err != nil {
-		return nil, err
-	}
-	encoded := make([]string, len(rows))
-	for i, row := range rows {
-		b, err := encode(fields, row)
-		if err != nil {
-			return nil, err
-		}
-		encoded[i] = string(b)
-	}
-	return []byte(`{"d":[` + strings.Join(encoded, ",") + `]}`), nil
+	return false
 }

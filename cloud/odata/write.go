@@ -8,14 +8,41 @@ import (
 	"net/http"
 	"slices"
 
+	"deckhand/cloud/access"
 	"deckhand/cloud/answer"
 	"deckhand/cloud/auth"
 	"deckhand/cloud/model"
+	"deckhand/cloud/odata/query"
+	"deckhand/cloud/versions"
 )
 
-func (o *OData) post(w http.ResponseWriter, r *http.Request) {
-	actor, resource, parsed, ok := o.prepare(w, r, auth.User, auth.Device)
+// writes adds the routes that change rows.
+func (o *OData) writes(mux *http.ServeMux, v versions.Version) {
+	mux.HandleFunc("POST /"+v.Name+"/{path...}", func(w http.ResponseWriter, r *http.Request) { o.post(w, r, v) })
+	mux.HandleFunc("PATCH /"+v.Name+"/{path...}", func(w http.ResponseWriter, r *http.Request) { o.patch(w, r, v) })
+	mux.HandleFunc("/"+v.Name+"/{path...}", func(w http.ResponseWriter, r *http.Request) {
+		if _, ok := o.auth.Require(w, r); ok {
+			answer.JSON(w, http.StatusBadRequest, r.Method+" is not supported yet.")
+		}
+	})
+}
+
+func (o *OData) post(w http.ResponseWriter, r *http.Request, v versions.Version) {
+	actor, ok := o.auth.Require(w, r, auth.User, auth.Device)
 	if !ok {
+		return
+	}
+	caller, parsed, ok := o.prepare(w, r, v)
+	if !ok {
+		return
+	}
+	if parsed.Action == "canAccess" {
+		o.answerAccess(w, r, caller, v, parsed)
+		return
+	}
+	resource, known := v.Resources[parsed.Resource]
+	if !known {
+		answer.JSON(w, http.StatusBadRequest, fmt.Sprintf("There is no resource %q here.", parsed.Resource))
 		return
 	}
 	kind := model.VariableKind(resource.Name)
@@ -23,8 +50,8 @@ func (o *OData) post(w http.ResponseWriter, r *http.Request) {
 		answer.Empty(w, http.StatusUnauthorized)
 		return
 	}
-	if parsed.keyed || parsed.count {
-		answer.JSON(w, http.StatusBadRequest, "POST goes to the resource itself; actions are not supported yet.")
+	if len(parsed.Key) > 0 || parsed.Count {
+		answer.JSON(w, http.StatusBadRequest, "POST goes to the resource itself.")
 		return
 	}
 	var id int64
@@ -41,7 +68,24 @@ func (o *OData) post(w http.ResponseWriter, r *http.Request) {
 		answerWrite(w, r, err)
 		return
 	}
-	o.answerCreated(w, r, resource, id, parsed.options["returnResource"] == "false")
+	o.answerCreated(w, r, resource, id, !parsed.ReturnResource)
+}
+
+// answerAccess answers resource(key)/canAccess.
+func (o *OData) answerAccess(w http.ResponseWriter, r *http.Request, caller access.Caller, v versions.Version, parsed query.Request) {
+	var body struct {
+		Action string `json:"action"`
+	}
+	if err := answer.Decode(r, &body); err != nil {
+		answer.BadBody(w, err)
+		return
+	}
+	b, err := o.canAccess(r.Context(), o.compiler(caller, v.Resources), parsed, body.Action)
+	if err != nil {
+		answerQuery(w, r, err)
+		return
+	}
+	answer.Bytes(w, http.StatusOK, b)
 }
 
 func (o *OData) answerCreated(w http.ResponseWriter, r *http.Request, resource model.Resource, id int64, short bool) {
@@ -50,12 +94,7 @@ func (o *OData) answerCreated(w http.ResponseWriter, r *http.Request, resource m
 		answer.JSON(w, http.StatusCreated, map[string]int64{"id": id})
 		return
 	}
-	rows, err := o.db.Rows(r.Context(), resource, resource.Fields, "WHERE t.id = ?", id)
-	if err != nil || len(rows) == 0 {
-		answer.Failure(w, r, errors.Join(err, fmt.Errorf("read %s %d after creating it", resource.Name, id)))
-		return
-	}
-	b, err := encode(resource.Fields, rows[0])
+	b, err := o.whole(r.Context(), resource, id)
 	if err != nil {
 		answer.Failure(w, r, err)
 		return
@@ -103,7 +142,7 @@ func (o *OData) createFleet(r *http.Request, actor auth.Actor) (int64, error) {
 	var id int64
 	switch {
 	case json.Unmarshal(body.DeviceType, &id) == nil:
-		resource := o.resources["device_type"]
+		resource, _ := model.ResourceNamed("device_type")
 		slug, _ := resource.Field("slug")
 		rows, err := o.db.Rows(r.Context(), resource, []model.Field{slug}, "WHERE t.id = ?", id)
 		if err != nil {
@@ -171,9 +210,18 @@ func (o *OData) mayAddVariable(ctx context.Context, actor auth.Actor, kind model
 }
 
 // patch changes rows: it stops builds, and it pins and names devices.
-func (o *OData) patch(w http.ResponseWriter, r *http.Request) {
-	actor, resource, parsed, ok := o.prepare(w, r, auth.User, auth.Device)
+func (o *OData) patch(w http.ResponseWriter, r *http.Request, v versions.Version) {
+	actor, ok := o.auth.Require(w, r, auth.User, auth.Device)
 	if !ok {
+		return
+	}
+	caller, parsed, ok := o.prepare(w, r, v)
+	if !ok {
+		return
+	}
+	resource, known := v.Resources[parsed.Resource]
+	if !known {
+		answer.JSON(w, http.StatusBadRequest, fmt.Sprintf("There is no resource %q here.", parsed.Resource))
 		return
 	}
 	if actor.Kind == auth.Device && resource.Name != "device" {
@@ -186,14 +234,14 @@ func (o *OData) patch(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	change, err := o.change(resource, body)
-	if err == nil && !parsed.keyed && parsed.options["$filter"] == "" {
+	if err == nil && len(parsed.Key) == 0 && parsed.Options.Filter == nil {
 		err = refuse("PATCH needs a key or a $filter: it would change every %s.", resource.Name)
 	}
 	if err != nil {
 		answerWrite(w, r, err)
 		return
 	}
-	rows, err := o.concerned(r.Context(), actor, resource, parsed)
+	rows, err := o.concerned(r.Context(), o.compiler(caller, v.Resources), parsed)
 	if err != nil {
 		answerQuery(w, r, err)
 		return
@@ -257,19 +305,15 @@ func (o *OData) editDevice(body map[string]json.RawMessage) (func(context.Contex
 	return func(ctx context.Context, id int64) error { return o.db.EditDevice(ctx, id, e) }, nil
 }
 
-// concerned are the rows that a request names and the actor may see.
-func (o *OData) concerned(ctx context.Context, actor auth.Actor, resource model.Resource, parsed request) ([]int64, error) {
-	c := &compiler{resource: resource}
-	visible, ok := c.visible(actor)
-	if !ok {
-		return nil, nil
-	}
-	where, err := c.where(visible, parsed)
-	if err != nil {
+// concerned are the rows that a request names and the caller may change.
+func (o *OData) concerned(ctx context.Context, c *compiler, parsed query.Request) ([]int64, error) {
+	where, ok, err := c.selection(parsed, access.Update)
+	if err != nil || !ok {
 		return nil, err
 	}
+	resource := c.resources[parsed.Resource]
 	id, _ := resource.Field("id")
-	rows, err := o.db.Rows(ctx, resource, []model.Field{id}, where, c.args...)
+	rows, err := o.db.Rows(ctx, resource, []model.Field{id}, "WHERE "+where.SQL, where.Args...)
 	if err != nil {
 		return nil, err
 	}

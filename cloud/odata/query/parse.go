@@ -321,9 +321,7 @@ func (p *parser) orders() ([]Order, error) {
 		if err != nil {
 			return nil, err
 		}
-		switch e.(type) {
-		case Path, Count:
-		default:
+		if _, lambda := e.(Lambda); lambda {
 			return nil, p.refuse(t, "order by a field, nav/field or nav/$count")
 		}
 		o := Order{By: e, Descending: p.take(word, "desc")}

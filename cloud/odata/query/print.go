@@ -108,17 +108,20 @@ func Print(e Expr) string { return printed(e) }
 // strength is how strongly an expression holds together: what is weaker than
 // its place needs parentheses.
 func strength(e Expr) int {
-	b, ok := e.(Binary)
-	if !ok {
-		switch e.(type) {
-		case Not:
-			return 3
-		case In:
-			return 4
-		}
-		return 7
+	switch e := e.(type) {
+	case Binary:
+		return strengthOf(e.Op)
+	case Not:
+		return 3
+	case In:
+		return 4
+	case Call, Lambda, Path, Count, Literal:
 	}
-	switch b.Op {
+	return 7
+}
+
+func strengthOf(op Op) int {
+	switch op {
 	case Or:
 		return 1
 	case And:
@@ -127,9 +130,9 @@ func strength(e Expr) int {
 		return 5
 	case Mul, Div, Mod:
 		return 6
-	default:
-		return 4
+	case Eq, Ne, Gt, Ge, Lt, Le:
 	}
+	return 4
 }
 
 // within prints an expression where one of that strength is wanted.
