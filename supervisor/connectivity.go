@@ -211,7 +211,8 @@ func (s *Supervisor) newTransport() *uplink.Transport {
 				s.cfg.Log.Warn().Err(err).Msg("a clock that starts in the past may not be noticed")
 			}
 		},
-		Failed: func(error) { s.link.doubt() },
+		Failed:  func(error) { s.link.doubt() },
+		Resolve: newResolver(),
 	})
 }
 

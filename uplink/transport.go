@@ -50,9 +50,11 @@ type TransportConfig struct {
 	// given up. Nil: nobody is told.
 	Failed func(error)
 
+	// Resolve gives the addresses of a host; nil: those that DNS has.
+	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
+
 	// The rest is for tests.
 
-	Resolve     func(ctx context.Context, host string) ([]netip.Addr, error)
 	Dial        func(ctx context.Context, address netip.AddrPort) (net.Conn, error)
 	Environment func(name string) string // variables that name certificates
 }
