@@ -178,7 +178,7 @@ func afterFleet(ctx context.Context, t *txn, w *write) error {
 		return t.dropActor(ctx, w.was["actor"])
 	}
 	// A release may have ended since the client looked for the latest one.
-	if w.said["should_track_latest_release"] && w.said["should_be_running__release"] && w.flag("should_track_latest_release") {
+	if w.asked["should_track_latest_release"] && w.asked["should_be_running__release"] && w.flag("should_track_latest_release") {
 		if err := t.track(ctx, w.by, w.id); err != nil {
 			return err
 		}

@@ -231,7 +231,8 @@ func afterRelease(ctx context.Context, t *txn, w *write) error {
 			return err
 		}
 	}
-	if w.verb == access.Create || w.said["revision"] || w.said["is_passing_tests"] || w.said["is_invalidated"] || w.said["status"] {
+	speaks := w.asked["is_passing_tests"] || w.asked["is_invalidated"] || w.asked["status"]
+	if w.verb == access.Create || speaks || w.changes("revision") {
 		return t.track(ctx, w.by, w.ref("belongs_to__application"))
 	}
 	return nil

@@ -101,8 +101,16 @@ type write struct {
 	id   int64  // 0 until the row is inserted
 	was  Values // nil when the row is new
 	set  Values // what is set; empty when the row goes
-	// said are the fields that the write spoke of, changed or not.
-	said map[string]bool
+	// asked are the fields that the caller named; rules may have added others.
+	asked map[string]bool
+}
+
+func names(v Values) map[string]bool {
+	all := map[string]bool{}
+	for name := range v {
+		all[name] = true
+	}
+	return all
 }
 
 // is the value that a field has after the write.
@@ -164,7 +172,7 @@ func (t *txn) create(ctx context.Context, by writer, resource string, v Values) 
 	if err != nil {
 		return 0, err
 	}
-	w := &write{by: by, verb: access.Create, set: set}
+	w := &write{by: by, verb: access.Create, set: set, asked: names(set)}
 	if rule.create != nil {
 		if err := rule.create(ctx, t, w); err != nil {
 			return 0, err
@@ -231,7 +239,7 @@ func (t *txn) change(ctx context.Context, by writer, resource string, where Sele
 	}
 	for _, was := range rows {
 		id, _ := was["id"].(int64)
-		w := &write{by: by, verb: access.Update, id: id, was: was, set: maps.Clone(set)}
+		w := &write{by: by, verb: access.Update, id: id, was: was, set: maps.Clone(set), asked: names(set)}
 		if err := t.changeRow(ctx, table, rule, w); err != nil {
 			return 0, err
 		}
@@ -250,10 +258,6 @@ func (t *txn) changeRow(ctx context.Context, table Resource, rule rules, w *writ
 	}
 	if err := t.refer(ctx, table, w); err != nil {
 		return err
-	}
-	w.said = map[string]bool{}
-	for name := range w.set {
-		w.said[name] = true
 	}
 	table.dropComputed(w.set)
 	// A row that stays as it is costs no row version, no audit and no news.
@@ -469,7 +473,7 @@ func (t *txn) referTo(ctx context.Context, w *write, field string, to Resource, 
 	if !found {
 		return &ReferenceError{By: field, Missing: true}
 	}
-	if w.by.cloud {
+	if w.by.cloud || !w.asked[field] {
 		return nil
 	}
 	if found, err = t.may(ctx, w.by.Caller, to, access.Read, id); err == nil && !found {
