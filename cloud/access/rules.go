@@ -2,7 +2,6 @@ package access
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 )
@@ -52,29 +51,43 @@ type compiled struct {
 // the first test.
 var rules = sync.OnceValue(func() compiled {
 	c := compiled{where: map[key]string{}, words: map[key]string{}}
-	for line := range strings.Lines(strings.TrimPrefix(table, "\n")) {
-		cells := strings.Split(line, "|")
-		for i := range cells {
-			cells[i] = strings.TrimSpace(cells[i])
+	waysOf := map[string]map[string]string{}
+	for _, cells := range lines(ways) {
+		waysOf[cells[0]] = readWays(cells[1])
+	}
+	for _, cells := range lines(table) {
+		resource := cells[0]
+		c.resources = append(c.resources, resource)
+		for role, columns := range columnsOf() {
+			var grants []string
+			for _, column := range columns {
+				if cells[column] != "" {
+					grants = append(grants, cells[column])
+				}
+			}
+			c.grant(role, resource, waysOf[resource], strings.Join(grants, ","))
 		}
-		if cells[0] == "resource" {
-			continue
-		}
-		c.add(cells)
 	}
 	return c
 })
 
-// add reads one line of the table.
-func (c *compiled) add(cells []string) {
-	resource, ways := cells[0], readWays(cells[1])
-	guests, users, sessions, devices, provisioning := cells[2], cells[3], cells[4], cells[5], cells[6]
-	c.resources = append(c.resources, resource)
-	for role, grants := range map[Role][]string{
-		Guest: {guests}, User: {guests, users, sessions}, UserKey: {guests, users}, Device: {guests, devices}, Provisioning: {guests, provisioning},
-	} {
-		c.grant(role, resource, ways, strings.Join(slices.DeleteFunc(grants, func(s string) bool { return s == "" }), ","))
+// columnsOf are the columns of the table that each role has the rights of.
+func columnsOf() map[Role][]int {
+	const guests, users, sessions, devices, provisioning = 1, 2, 3, 4, 5
+	return map[Role][]int{Guest: {guests}, User: {guests, users, sessions}, UserKey: {guests, users}, Device: {guests, devices}, Provisioning: {guests, provisioning}}
+}
+
+// lines are the cells of a table without its head.
+func lines(text string) [][]string {
+	var all [][]string
+	for line := range strings.Lines(strings.TrimPrefix(text, "\n")) {
+		cells := strings.Split(line, "|")
+		for i := range cells {
+			cells[i] = strings.TrimSpace(cells[i])
+		}
+		all = append(all, append(cells, make([]string, 6)...))
 	}
+	return all[1:]
 }
 
 // grant adds the grants of one cell: "r visible, cud ours".

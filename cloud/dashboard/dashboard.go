@@ -132,7 +132,7 @@ func (d *Dashboard) login(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if errors.Is(err, auth.ErrUnauthenticated) {
-		d.render(w, r, http.StatusUnauthorized, "login.html", loginView{username, "User name and password do not match. A lost password is replaced by “deckhand-cloud reset-password”."})
+		d.render(w, r, http.StatusUnauthorized, "login.html", loginView{username, "User name and password do not match. A lost password is replaced by “deckhand-cloud user reset-password”."})
 		return
 	}
 	if err != nil {

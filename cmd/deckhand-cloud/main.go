@@ -22,10 +22,9 @@ import (
 )
 
 type cli struct {
-	Serve         serveCmd         `cmd:"" help:"Run the cloud."`
-	User          userCmd          `cmd:"" help:"Who may log in; stop the cloud first."`
-	ResetPassword resetPasswordCmd `cmd:"" help:"The same as user reset-password."`
-	Version       versionCmd       `cmd:"" help:"Show the version."`
+	Serve   serveCmd   `cmd:"" help:"Run the cloud."`
+	User    userCmd    `cmd:"" help:"Who may log in; stop the cloud first."`
+	Version versionCmd `cmd:"" help:"Show the version."`
 }
 
 type serveCmd struct {
