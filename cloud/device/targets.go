@@ -271,7 +271,7 @@ func (t *targets) release(ctx context.Context, ref model.TargetRef) (*release, e
 	if ref.Release == 0 {
 		return nil, nil
 	}
-	topics := []model.Topic{{Kind: model.FleetTarget, ID: ref.App}}
+	topics := ref.Topics()
 	version := t.version(topics)
 	t.mu.Lock()
 	known, ok := t.releases[ref.Release]

@@ -22,6 +22,7 @@ func (t *txn) tellService(ctx context.Context, service int64) error {
 // tellRelease tells the devices that are told to run a release: nobody while it
 // is being built.
 func (t *txn) tellRelease(ctx context.Context, release int64) error {
+	t.announce(Topic{ReleaseTarget, release})
 	if err := t.each(ctx, func(_ context.Context, fleet int64) error {
 		t.announce(Topic{FleetTarget, fleet})
 		return nil

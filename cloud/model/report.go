@@ -256,24 +256,18 @@ func (s *Reports) forget() {
 }
 
 func (t *txn) applyReport(ctx context.Context, device int64, report Report, k known) error {
-	values := reportedColumns(report.Values)
+	values, systems := split(reportedColumns(report.Values))
 	if k.running != 0 {
 		values = append(values, Value{"is_running__release", k.running})
 	} else if report.StopsRunning {
 		values = append(values, Value{"is_running__release", nil})
 	}
-	versions, err := t.versionsBefore(ctx, device, values)
-	if err != nil {
+	if err := t.setSystem(ctx, device, systems); err != nil {
 		return err
 	}
 	changed, err := t.setReported(ctx, device, values, report)
 	if err != nil {
 		return err
-	}
-	if versions != nil && changed {
-		if err := t.versionsReported(ctx, device, *versions); err != nil {
-			return err
-		}
 	}
 	moved, err := t.setUpdateStatus(ctx, device, k.update)
 	if err != nil {
@@ -287,6 +281,42 @@ func (t *txn) applyReport(ctx context.Context, device int64, report Report, k kn
 	}
 	if changed || moved || installed {
 		t.announce(OverviewTopic())
+	}
+	return nil
+}
+
+// split takes the versions of a device's system out: something follows from them.
+func split(all []Value) (values []Value, systems Values) {
+	for _, v := range all {
+		switch v.Column {
+		case "supervisor_version", "os_version", "os_variant":
+			if systems == nil {
+				systems = Values{}
+			}
+			systems[v.Column] = v.Value
+		default:
+			values = append(values, v)
+		}
+	}
+	return values, systems
+}
+
+// setSystem writes versions that differ, by the rules for all who write them.
+func (t *txn) setSystem(ctx context.Context, device int64, systems Values) error {
+	if len(systems) == 0 {
+		return nil
+	}
+	was := map[string]*sql.NullString{"supervisor_version": {}, "os_version": {}, "os_variant": {}}
+	err := t.QueryRowContext(ctx, `SELECT supervisor_version, os_version, os_variant FROM device WHERE id = ?`, device).
+		Scan(was["supervisor_version"], was["os_version"], was["os_variant"])
+	if err != nil {
+		return notFound(err, "device %d", device)
+	}
+	for name, value := range systems {
+		if text, said := value.(string); was[name].Valid != said || was[name].String != text {
+			_, err := t.change(ctx, itself(), "device", one(device), systems)
+			return err
+		}
 	}
 	return nil
 }

@@ -13,6 +13,10 @@ import (
 // fleet share the last two, so whoever serves many keeps those and reads only the
 // first for each.
 
+// ReleaseTarget: what a release gives to those that run it changed; ID is the release.
+// It comes beside the topics of fleets and devices, for who keeps releases.
+const ReleaseTarget TopicKind = "release target"
+
 // TargetDevice is what is a device's own among all that decides its target.
 type TargetDevice struct {
 	ID, Fleet  int64 // Fleet 0: none
@@ -73,6 +77,11 @@ type TargetRelease struct {
 	Commit      string
 	Composition json.RawMessage
 	Services    []TargetService // by name
+}
+
+// Topics are all that decides this part.
+func (r TargetRef) Topics() []Topic {
+	return []Topic{{FleetTarget, r.App}, {ReleaseTarget, r.Release}}
 }
 
 // TargetService is one service of a release. Variables of the image are overruled
