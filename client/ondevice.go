@@ -109,14 +109,11 @@ func (d *OnNetwork) Logs(ctx context.Context, each func(DeviceLine) error) error
 	if err != nil {
 		return state.Classify(state.ClassInvalid, err)
 	}
-	resp, err := d.http.Do(req)
+	resp, err := d.do(req)
 	if err != nil {
-		return d.unreachable(err)
+		return err
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return d.refusal(resp)
-	}
 	in := bufio.NewReader(resp.Body)
 	for {
 		line, err := in.ReadBytes('\n')
@@ -130,6 +127,19 @@ func (d *OnNetwork) Logs(ctx context.Context, each func(DeviceLine) error) error
 			return state.Classify(state.ClassNetwork, fmt.Errorf("the stream of logs of %s broke: %w", d.Host, err))
 		}
 	}
+}
+
+// do asks, and turns refusals into errors; the body is the caller's to close.
+func (d *OnNetwork) do(req *http.Request) (*http.Response, error) {
+	resp, err := d.http.Do(req)
+	if err != nil {
+		return nil, d.unreachable(err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		defer resp.Body.Close()
+		return nil, d.refusal(resp)
+	}
+	return resp, nil
 }
 
 func (d *OnNetwork) call(ctx context.Context, method, path string, body, into any) error {
@@ -148,14 +158,11 @@ func (d *OnNetwork) call(ctx context.Context, method, path string, body, into an
 		return state.Classify(state.ClassInvalid, err)
 	}
 	req.Header.Set("Content-Type", "application/json")
-	resp, err := d.http.Do(req)
+	resp, err := d.do(req)
 	if err != nil {
-		return d.unreachable(err)
+		return err
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return d.refusal(resp)
-	}
 	if into == nil {
 		return nil
 	}

@@ -108,11 +108,7 @@ func change(t *testing.T, s *Store) {
 func TestUpAndDownByOneVersion(t *testing.T) {
 	for name := range buckets() {
 		t.Run(name, func(t *testing.T) {
-			path := filepath.Join(t.TempDir(), "db")
-			s, _ := open(t, path)
-			fill(t, s)
-			want := content(t, s)
-			must(t, s.Close())
+			path, want := filled(t)
 			upAndDown(t, path, name, want)
 			changedWhileDown(t, path, name)
 		})

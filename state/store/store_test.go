@@ -66,6 +66,17 @@ func fill(t *testing.T, s *Store) {
 	must(t, s.Cursors.Save(map[string]Cursor{"c0ffee": {Run: 1, At: 2, Count: 3, Pos: 4}}, nil))
 }
 
+// filled is a database on the disk with something in every bucket.
+func filled(t *testing.T) (path string, want map[string]any) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "db")
+	s, _ := open(t, path)
+	fill(t, s)
+	want = content(t, s)
+	must(t, s.Close())
+	return path, want
+}
+
 // content reads every bucket.
 func content(t *testing.T, s *Store) map[string]any {
 	t.Helper()
@@ -423,11 +434,7 @@ func raw(t *testing.T, path string, do func(values, top *bbolt.Bucket) error, na
 func TestDamagedValuesAreDroppedAlone(t *testing.T) {
 	for name := range buckets() {
 		t.Run(name, func(t *testing.T) {
-			path := filepath.Join(t.TempDir(), "db")
-			s, _ := open(t, path)
-			fill(t, s)
-			want := content(t, s)
-			must(t, s.Close())
+			path, want := filled(t)
 
 			bad := badValues(name)
 			raw(t, path, func(values, _ *bbolt.Bucket) (err error) {

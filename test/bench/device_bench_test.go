@@ -35,28 +35,45 @@ func (d *device) run() string         { return filepath.Join(d.dir, "run") }
 // and waits until it listens.
 func (b *bench) start(t *testing.T, engine string) *device {
 	t.Helper()
+	d := b.unpack(t)
+	b.boot(t, d, engine, d.values())
+	d.settled(t, "")
+	d.listening(t)
+	return d
+}
+
+// unpack makes a device and its cloud; nothing runs yet.
+func (b *bench) unpack(t *testing.T) *device {
+	t.Helper()
 	dir, err := os.MkdirTemp(b.dir, "device-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &device{cloud: newCloud(t), dir: dir, log: system.NewLog(nil)}
-	config, err := json.Marshal(system.Registered(d.server.URL, deviceUUID, strings.Repeat("a", 32), 1, 1))
+	return &device{cloud: newCloud(t), dir: dir, log: system.NewLog(nil)}
+}
+
+// values are those of its config.json: it is known to its cloud.
+func (d *device) values() map[string]any {
+	return system.Registered(d.server.URL, deviceUUID, strings.Repeat("a", 32), 1, 1)
+}
+
+// boot starts the program of a device.
+func (b *bench) boot(t *testing.T, d *device, engine string, values map[string]any) {
+	t.Helper()
+	config, err := json.Marshal(values)
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(dir, "config.json")
+	path := filepath.Join(d.dir, "config.json")
 	if err := os.WriteFile(path, config, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	d.process, err = system.Run(d.log, nil, b.binary, "run", "--config", path, "--data-dir", dir, "--run-dir", d.run(),
+	d.process, err = system.Run(d.log, nil, b.binary, "run", "--config", path, "--data-dir", d.dir, "--run-dir", d.run(),
 		"--engine", engine, "--listen", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { d.stop(t) })
-	d.settled(t, "")
-	d.listening(t)
-	return d
 }
 
 // stop ends the supervisor; its containers go on.

@@ -3,17 +3,11 @@
 package bench
 
 import (
-	"encoding/json"
 	"fmt"
 	"net"
-	"os"
-	"path/filepath"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"deckhand/test/system"
 )
 
 // The most that a device at rest may cost.
@@ -71,29 +65,12 @@ func idle(t *testing.T, b *bench) {
 // runs.
 func (b *bench) settle(t *testing.T, engine string, r release, plain bool) *device {
 	t.Helper()
-	dir, err := os.MkdirTemp(b.dir, "device-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	d := &device{cloud: newCloud(t), dir: dir, log: system.NewLog(nil)}
+	d := b.unpack(t)
 	d.plain = plain
 	d.offer(t, r)
-	values := system.Registered(d.server.URL, deviceUUID, strings.Repeat("a", 32), 1, 1)
+	values := d.values()
 	values["appUpdatePollInterval"] = time.Hour.Milliseconds()
-	config, err := json.Marshal(values)
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(dir, "config.json")
-	if err := os.WriteFile(path, config, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	d.process, err = system.Run(d.log, nil, b.binary, "run", "--config", path, "--data-dir", dir, "--run-dir", d.run(),
-		"--engine", engine, "--listen", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { d.stop(t) })
+	b.boot(t, d, engine, values)
 	d.settled(t, r.commit)
 	return d
 }
