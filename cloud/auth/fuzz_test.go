@@ -22,7 +22,7 @@ func fuzzed(f *testing.F) (a *auth.Auth, session, key string) {
 	}
 	f.Cleanup(func() { db.Close() })
 	if a, err = auth.New(auth.Config{DB: db, KeyDir: filepath.Join(f.TempDir(), "keys"), PasswordMemory: 64,
-		Limits: auth.Limits{WrongCredentials: auth.Rate{Burst: 1e12, PerSecond: 1e12}}}); err != nil {
+		Limits: auth.Limits{WrongCredentials: auth.Rate{Burst: 1e12, PerSecond: 1e12}, UserWrites: auth.Rate{Burst: 1e12, PerSecond: 1e12}}}); err != nil {
 		f.Fatal(err)
 	}
 	u, err := db.CreateUser(f.Context(), "eve", "x")

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"deckhand/cloud/access"
 	"deckhand/cloud/auth"
 	"deckhand/cloud/model"
 )
@@ -240,4 +241,45 @@ func TestWhoTheClientIsBehindProxies(t *testing.T) {
 			t.Errorf("%s with %q is %s, want %s", c.peer, c.header, got, c.want)
 		}
 	}
+}
+
+// caller writes rows in the name of a user.
+func caller(u model.User) access.Caller {
+	return access.Caller{Role: access.User, ID: u.ID, Actor: u.Actor, Name: u.Username}
+}
+
+func row(id int64) model.Selection { return model.Selection{SQL: "t.id = ?", Args: []any{id}} }
+
+func TestKeysEndWithWhatTheyAreFor(t *testing.T) {
+	w := start(t)
+	session := w.login()
+	admin, err := w.db.UserByName(t.Context(), "admin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fleet := w.fleet("mine", admin.ID)
+	device := w.device(fleet, "first-device-key-12345")
+	w.device(fleet, "second-device-key-12345")
+	provisioning := w.key(w.want(200, "POST", "/api-key/application/1/provisioning", session, ""))
+	userKey := w.key(w.want(200, "POST", "/api-key/user/full", session, `{"name":"ci"}`))
+	for _, key := range []string{session, provisioning, userKey, "first-device-key-12345", "second-device-key-12345"} {
+		w.want(200, "GET", "/actor/v1/whoami", key, "")
+	}
+	ended := func(key, resource string, id int64) {
+		t.Helper()
+		if n, err := w.db.Delete(t.Context(), caller(admin), resource, row(id)); err != nil || n != 1 {
+			t.Fatalf("delete %s: %d %v", resource, n, err)
+		}
+		w.want(401, "GET", "/actor/v1/whoami", key, "")
+	}
+	ended(userKey, "api_key", 4)
+	ended("first-device-key-12345", "device", device.ID)
+	w.want(200, "GET", "/actor/v1/whoami", "second-device-key-12345", "")
+	ended(provisioning, "application", fleet.ID)
+	w.want(401, "GET", "/actor/v1/whoami", "second-device-key-12345", "")
+	w.want(200, "GET", "/actor/v1/whoami", session, "")
+	if _, err := w.db.Update(t.Context(), caller(admin), "user", row(admin.ID), model.Values{"username": "boss"}); err != nil {
+		t.Fatal(err)
+	}
+	w.want(401, "GET", "/actor/v1/whoami", session, "")
 }

@@ -9,6 +9,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"deckhand/cloud/access"
 )
 
 // User is a person who may log in.
@@ -195,6 +197,25 @@ func (t *txn) announceCredentials(actors ...int64) {
 	}
 	if len(actors) == 0 {
 		t.announce(Topic{Credentials, allCredentials})
+	}
+}
+
+// announceIdentity tells of credentials that a change or a deletion of a row
+// makes invalid, or gives to somebody with another name.
+func (t *txn) announceIdentity(table Resource, w *write) {
+	switch table.Name {
+	case "api_key":
+		t.announceCredentials(w.ref("is_of__actor"))
+	case "user":
+		t.announceCredentials(w.ref("actor"))
+	case "device":
+		if w.verb == access.Delete {
+			t.announceCredentials(w.ref("actor"))
+		}
+	case "application":
+		if w.verb == access.Delete { // with all its devices
+			t.announceCredentials()
+		}
 	}
 }
 

@@ -279,6 +279,7 @@ func (t *txn) changeRow(ctx context.Context, table Resource, rule rules, w *writ
 	if err := t.permitted(ctx, table, w); err != nil {
 		return err
 	}
+	t.announceIdentity(table, w)
 	return t.audit(ctx, table, rule, w)
 }
 
@@ -317,6 +318,7 @@ func (t *txn) remove(ctx context.Context, by writer, resource string, where Sele
 			}
 		}
 		t.announce(OverviewTopic())
+		t.announceIdentity(table, w)
 		if err := t.audit(ctx, table, rule, w); err != nil {
 			return 0, err
 		}
