@@ -74,6 +74,7 @@ func (s *Supervisor) cloud(ctx context.Context) {
 		s.cfg.Log.Error().Err(err).Msg("cannot use the cloud address")
 		return
 	}
+	calls := make(chan struct{}, 1)
 	poller := uplink.NewPoller(uplink.PollConfig{
 		Source: client, Wait: longPoll, ETag: s.storedETag(v.APIEndpoint),
 		Interval: s.pollInterval, Instant: s.instant, Later: !s.instant(),
@@ -82,6 +83,12 @@ func (s *Supervisor) cloud(ctx context.Context) {
 			return s.accept(ctx, body, etag)
 		},
 		OnTrigger: func(uplink.Trigger) { s.retry("") },
+		OnCalls: func() {
+			select {
+			case calls <- struct{}{}:
+			default: // it will fetch them anyway
+			}
+		},
 		OnError: func(err error, next time.Duration) {
 			s.setTrouble(err)
 			s.cfg.Log.Warn().Err(err).Str("class", string(state.ClassOf(err))).Dur("next", next).Msg("cannot get the target state")
@@ -97,6 +104,7 @@ func (s *Supervisor) cloud(ctx context.Context) {
 	var all sync.WaitGroup
 	all.Go(func() { s.report(ctx, client, file) })
 	all.Go(func() { s.sendTags(ctx, client) })
+	all.Go(func() { s.carryCalls(ctx, client, calls) })
 	_ = poller.Run(ctx) // it ends with ctx
 	all.Wait()
 }

@@ -103,13 +103,14 @@ type Answer struct {
 	Body     []byte // the document, when Modified
 	ETag     string // of the document; empty: the cloud gave none
 	Held     bool   // the cloud can hold a request until something changes, and did
+	Called   bool   // the cloud ended the request because of calls, see RunCalls
 }
 
 // Target asks for the target state. etag is that of the document the caller
 // has, or empty. With wait > 0 the cloud may hold the request for that long
 // (rounded to seconds) until the target changes.
 func (c *Client) Target(ctx context.Context, etag string, wait time.Duration) (Answer, error) {
-	header := http.Header{}
+	header := http.Header{callsHeader: {"1"}}
 	if etag != "" {
 		header.Set("If-None-Match", etag)
 	}
@@ -124,6 +125,7 @@ func (c *Client) Target(ctx context.Context, etag string, wait time.Duration) (A
 		return Answer{}, fmt.Errorf("ask for the target state: %w", err)
 	}
 	a := Answer{ETag: res.header.Get("ETag"), Held: held(res.header)}
+	_, a.Called = called(res.header)
 	switch {
 	case res.status == http.StatusNotModified && etag != "":
 		a.ETag = etag

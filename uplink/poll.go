@@ -54,6 +54,9 @@ type PollConfig struct {
 	// OnTrigger is told that a triggered poll has succeeded, after OnTarget,
 	// also when nothing changed. May be nil.
 	OnTrigger func(Trigger)
+	// OnCalls is told that calls may wait at the cloud; it must not block. May be
+	// nil.
+	OnCalls func()
 	// OnError is told every failure once, and when the next attempt comes. May
 	// be nil.
 	OnError func(err error, next time.Duration)
@@ -205,7 +208,10 @@ func (p *Poller) poll(ctx context.Context, due time.Time) (wait time.Duration, r
 		return p.failed(err, trigger, due)
 	}
 	p.failures = 0
-	if patience > 0 && !changed {
+	if answer.Called && p.c.OnCalls != nil {
+		p.c.OnCalls()
+	}
+	if patience > 0 && !changed && !answer.Called {
 		// News come at once from any cloud; only waiting for none shows which
 		// kind it is.
 		p.holds = answer.Held && time.Since(started) >= min(shortHold, patience/2)

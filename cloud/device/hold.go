@@ -29,17 +29,23 @@ type held struct {
 	timer *time.Timer
 }
 
-// hold waits until the device's state no longer matches the tag or somebody wants
-// something of it, at most for the given time or until the client leaves or the
-// cloud stops.
-func (d *Device) hold(w http.ResponseWriter, r *http.Request, actor auth.Actor, key stateKey, known *knownState, wait time.Duration) (*knownState, error) {
+// hold waits, if the request asks for it, until the device's state no longer matches
+// the tag or somebody wants something of it, or until the client leaves or the cloud
+// stops.
+func (d *Device) hold(w http.ResponseWriter, r *http.Request, actor auth.Actor, key stateKey, known *knownState) (*knownState, error) {
+	h := held{
+		Device: d, w: w, key: key, tag: r.Header.Get("If-None-Match"),
+		acts: actor.Kind == auth.Device && r.Header.Get(actionsHeader) != "",
+	}
+	wait := d.wait(r)
+	if wait <= 0 {
+		_, err := h.calls(r.Context(), known, false)
+		return known, err
+	}
 	control := http.NewResponseController(w)
 	control.SetWriteDeadline(time.Now().Add(wait + answerGrace)) //nolint:errcheck // a recorder has no deadlines
 	w.Header().Set("Preference-Applied", "wait")
-	h := held{
-		Device: d, w: w, key: key, tag: r.Header.Get("If-None-Match"), timer: time.NewTimer(wait),
-		acts: actor.Kind == auth.Device && r.Header.Get(actionsHeader) != "",
-	}
+	h.timer = time.NewTimer(wait)
 	defer h.timer.Stop()
 	for more, err := true, error(nil); more; {
 		if more, known, err = h.watch(r.Context(), known); err != nil {
@@ -64,8 +70,8 @@ func (h *held) watch(ctx context.Context, known *knownState) (more bool, _ *know
 		if !slices.Equal(known.topics, topics) {
 			return true, known, nil
 		}
-		waiting, err := h.waiting(ctx, known)
-		if err != nil || waiting || h.db.Changes().Version(call) != called {
+		over, err := h.calls(ctx, known, called != h.db.Changes().Version(call))
+		if over || err != nil {
 			return false, known, err
 		}
 		select {
@@ -78,14 +84,15 @@ func (h *held) watch(ctx context.Context, known *knownState) (more bool, _ *know
 	}
 }
 
-// waiting says whether there are actions to fetch, and tells the device.
-func (h *held) waiting(ctx context.Context, known *knownState) (bool, error) {
+// calls says whether somebody wants something of the device; called: somebody does
+// since it asked. A device that fetches actions is told how many there are.
+func (h *held) calls(ctx context.Context, known *knownState, called bool) (bool, error) {
 	if !h.acts {
-		return false, nil
+		return called, nil
 	}
 	n, err := h.db.WaitingActions(ctx, known.device.ID)
-	if n > 0 {
+	if n > 0 || called {
 		h.w.Header().Set(actionsHeader, strconv.Itoa(n))
 	}
-	return n > 0, err
+	return n > 0 || called, err
 }

@@ -33,11 +33,9 @@ func (d *Device) getState(form form) http.HandlerFunc {
 			d.presence.enter(known.device.ID, known.poll, r.Header.Get(actionsHeader) != "")
 			defer d.presence.leave(known.device.ID)
 		}
-		if wait := d.wait(r); wait > 0 {
-			if known, err = d.hold(w, r, actor, key, known, wait); err != nil {
-				answerStateError(w, r, err)
-				return
-			}
+		if known, err = d.hold(w, r, actor, key, known); err != nil {
+			answerStateError(w, r, err)
+			return
 		}
 		d.answerState(w, r, key, known)
 	}
