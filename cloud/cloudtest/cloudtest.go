@@ -1,8 +1,8 @@
-// Package cloudtest gives tests a small cloud: a database in a temporary
-// folder, two users, and short ways to make fleets, releases and devices.
+// Package cloudtest gives tests a small cloud: a database, two users, and short ways to make fleets, releases and devices.
 package cloudtest
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"maps"
@@ -16,6 +16,7 @@ import (
 
 	"deckhand/cloud/auth"
 	"deckhand/cloud/model"
+	"deckhand/test/postgres"
 )
 
 // World is the small cloud of one test.
@@ -33,14 +34,34 @@ type World struct {
 	AdminPassword            string
 }
 
+// Main runs a package's tests: func TestMain(m *testing.M) { cloudtest.Main(m) }.
+func Main(m *testing.M) { postgres.Main(m) }
+
+// Database is an empty database that ends with the test: a file or, when
+// DECKHAND_TEST_DATABASE says "postgres", a database of a private PostgreSQL.
+func Database(t testing.TB) model.Config {
+	t.Helper()
+	if !postgres.Wanted() {
+		return model.Config{Path: filepath.Join(t.TempDir(), "cloud.db")}
+	}
+	return model.Config{Database: postgres.Database(t, func(url string) error {
+		db, err := model.Open(context.Background(), model.Config{Database: url})
+		if err != nil {
+			return err
+		}
+		return db.Close()
+	})}
+}
+
 // New starts the world; it ends with the test. A nil clock is the real one.
 func New(t testing.TB, now func() time.Time) *World {
 	t.Helper()
 	w := &World{T: t, Mux: http.NewServeMux()}
 	dir := t.TempDir()
 	var err error
-	w.DB, err = model.Open(t.Context(), model.Config{Path: filepath.Join(dir, "cloud.db"), Now: now,
-		RegistryHost: func() string { return "registry.test:5000" }})
+	cfg := Database(t)
+	cfg.Now, cfg.RegistryHost = now, func() string { return "registry.test:5000" }
+	w.DB, err = model.Open(t.Context(), cfg)
 	w.must(err)
 	t.Cleanup(func() { w.DB.Close() })
 	w.Auth, err = auth.New(auth.Config{DB: w.DB, KeyDir: filepath.Join(dir, "keys"), PasswordMemory: 64})

@@ -7,19 +7,21 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net/url"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/gofrs/flock"
-	_ "modernc.org/sqlite" // registers the "sqlite" driver
+	"github.com/jackc/pgx/v5"
 )
 
 // Config says where the data is.
 type Config struct {
-	// Path is the database file; it is created when missing. Its folder must exist.
+	// Path is the database file of SQLite; it is created when missing. Its folder
+	// must exist. Not used with Database.
 	Path string
+	// Database is the URL of a PostgreSQL database, postgres://…; several servers
+	// may share it. Empty: the file at Path, which one server has for itself.
+	Database string
 	// RegistryHost is the host[:port] put in front of image locations. It is
 	// a function because the registry may be listening on a port that is
 	// known only later. Nil means "registry.invalid".
@@ -30,33 +32,28 @@ type Config struct {
 
 // DB is the open database. Its methods may be called from several goroutines.
 type DB struct {
-	path  string
-	host  func() string
-	now   func() time.Time
-	write *sql.DB // one connection: writers queue here and not in SQLite's busy loop
-	read  *sql.DB
-	lock  *flock.Flock
-	feed  *Feed
+	name    string // path or URL, for people
+	dialect dialect
+	host    func() string
+	now     func() time.Time
+	write   *sql.DB
+	read    *sql.DB
+	feed    *Feed
+
+	// SQLite: the file's lock, and who writes.
+	lock    *flock.Flock
+	batcher *batcher
+
+	// PostgreSQL: where it is, and what the servers tell each other.
+	postgres *pgx.ConnConfig
+	exchange *exchange
 }
 
-// quickCheckLimit is the size in bytes up to which the whole file is checked
-// for damage when opened (about a second per 200 MB).
-const quickCheckLimit = 256 << 20
-
-// Open opens the database file, checks it, and brings its schema up to date.
-// The error of a damaged, locked or unwritable file says what to do.
+// Open opens the database, checks it, and brings its schema up to date. The error
+// of a damaged, locked, unwritable or unreachable database says what to do.
 func Open(ctx context.Context, cfg Config) (*DB, error) {
-	if cfg.Path == "" {
-		return nil, errors.New("open database: no path given")
-	}
-	db := &DB{path: cfg.Path, host: cfg.RegistryHost, now: cfg.Now, feed: newFeed()}
-	if db.host == nil {
-		db.host = func() string { return "registry.invalid" }
-	}
-	if db.now == nil {
-		db.now = time.Now
-	}
-	if err := db.acquire(); err != nil {
+	db, err := connect(ctx, cfg)
+	if err != nil {
 		return nil, err
 	}
 	if err := db.start(ctx); err != nil {
@@ -65,88 +62,75 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	return db, nil
 }
 
-// acquire takes the lock file. Two clouds on one file would each miss the
-// changes the other makes, because the change feed lives in the process.
-func (db *DB) acquire() error {
-	db.lock = flock.New(db.path+".lock", flock.SetFlag(os.O_CREATE|os.O_RDWR), flock.SetPermissions(0o600))
-	ok, err := db.lock.TryLock()
-	if err != nil {
-		return fmt.Errorf("open database %s: lock it: %w; check that the folder exists and can be written", db.path, err)
+// connect opens the database without looking at its schema.
+func connect(ctx context.Context, cfg Config) (_ *DB, err error) {
+	db := &DB{name: cfg.Path, dialect: sqliteDialect, host: cfg.RegistryHost, now: cfg.Now, feed: newFeed()}
+	if db.host == nil {
+		db.host = func() string { return "registry.invalid" }
 	}
-	if !ok {
-		return fmt.Errorf("open database %s: another deckhand-cloud is using it (it holds %s.lock); stop that one first", db.path, db.path)
+	if db.now == nil {
+		db.now = time.Now
 	}
-	return nil
+	if cfg.Database == "" && cfg.Path == "" {
+		return nil, errors.New("open database: no path given")
+	}
+	if cfg.Database != "" {
+		db.dialect = postgresDialect
+		if db.postgres, db.name, err = parsePostgres(cfg.Database); err != nil {
+			return nil, err
+		}
+		if db.write, err = db.connectPostgres(ctx, true); err != nil {
+			return nil, err
+		}
+		db.read = db.write
+		return db, nil
+	}
+	if err := db.lockFile(); err != nil {
+		return nil, err
+	}
+	if err := db.connectSQLite(ctx); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return db, nil
 }
 
-func (db *DB) start(ctx context.Context) error {
-	// Made first so that it never exists with wider permissions: it holds
-	// password hashes.
-	f, err := os.OpenFile(db.path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return fmt.Errorf("open database: %w", err)
-	}
-	if err := f.Close(); err != nil {
-		return fmt.Errorf("open database: %w", err)
-	}
-	if db.write, err = sql.Open("sqlite", dsn(db.path, "_txlock=immediate")); err != nil {
-		return openError(db.path, err)
-	}
-	db.write.SetMaxOpenConns(1)
-	if db.read, err = sql.Open("sqlite", dsn(db.path, "_pragma=query_only(1)")); err != nil {
-		return openError(db.path, err)
-	}
-	db.read.SetMaxOpenConns(4)
-	db.read.SetMaxIdleConns(4)
-	if err := db.check(ctx); err != nil {
+func (db *DB) start(ctx context.Context) (err error) {
+	if err := db.migrate(ctx); err != nil {
 		return err
 	}
-	if err := migrate(ctx, db.write); err != nil {
-		return openError(db.path, err)
-	}
-	if err := db.seed(ctx); err != nil {
-		return openError(db.path, err)
-	}
-	return nil
-}
-
-func (db *DB) check(ctx context.Context) error {
-	info, err := os.Stat(db.path)
-	if err != nil {
-		return fmt.Errorf("open database: %w", err)
-	}
-	if info.Size() > quickCheckLimit {
-		return nil
-	}
-	var answer string
-	if err := db.write.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&answer); err != nil {
-		return openError(db.path, err)
-	}
-	if answer != "ok" {
-		return damaged(db.path, errors.New(answer))
-	}
-	return nil
-}
-
-func dsn(path string, extra ...string) string {
-	options := append([]string{
-		"_pragma=busy_timeout(5000)",
-		"_pragma=journal_mode(WAL)",
-		"_pragma=synchronous(NORMAL)",
-		"_pragma=foreign_keys(1)",
-	}, extra...)
-	return (&url.URL{Scheme: "file", Opaque: url.PathEscape(path)}).String() + "?" + strings.Join(options, "&")
-}
-
-// Close ends all use of the file and releases it to another process.
-func (db *DB) Close() error {
-	var errs []error
-	for _, pool := range []*sql.DB{db.read, db.write} {
-		if pool != nil {
-			errs = append(errs, pool.Close())
+	if db.Shared() {
+		if db.exchange, err = newExchange(ctx, db); err != nil {
+			return postgresError(db.name, err)
 		}
+	} else {
+		db.batcher = newBatcher(db)
 	}
-	return errors.Join(append(errs, db.lock.Unlock())...)
+	return openError(db.name, db.seed(ctx))
+}
+
+// Shared says whether other servers may be on the same database: then nothing
+// may be kept in this process or on its disk only.
+func (db *DB) Shared() bool { return db.postgres != nil }
+
+// Close ends all use of the database, and releases a file to another process.
+func (db *DB) Close() error {
+	if db.batcher != nil {
+		db.batcher.close()
+	}
+	if db.exchange != nil {
+		db.exchange.close()
+	}
+	var errs []error
+	if db.read != nil && db.read != db.write {
+		errs = append(errs, db.read.Close())
+	}
+	if db.write != nil {
+		errs = append(errs, db.write.Close())
+	}
+	if db.lock != nil {
+		errs = append(errs, db.lock.Unlock())
+	}
+	return errors.Join(errs...)
 }
 
 // Changes is the feed of what changes in this database.
@@ -158,8 +142,32 @@ func (db *DB) Now() time.Time { return db.now().UTC() }
 // txn is one write transaction and what to announce once it is committed.
 type txn struct {
 	*sql.Tx
-	topics []Topic
-	now    time.Time
+	dialect dialect
+	topics  []Topic
+	now     time.Time
+}
+
+// A statement that has begun runs to its end, also when who asked has gone: to
+// break one off would end the transaction of everyone who shares the commit.
+
+// ExecContext is that of sql.Tx.
+func (t *txn) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	return t.Tx.ExecContext(context.WithoutCancel(ctx), query, args...)
+}
+
+// QueryContext is that of sql.Tx. Read all rows before the next statement.
+func (t *txn) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	return t.Tx.QueryContext(context.WithoutCancel(ctx), query, args...)
+}
+
+// QueryRowContext is that of sql.Tx.
+func (t *txn) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+	return t.Tx.QueryRowContext(context.WithoutCancel(ctx), query, args...)
+}
+
+// PrepareContext is that of sql.Tx.
+func (t *txn) PrepareContext(ctx context.Context, query string) (*sql.Stmt, error) {
+	return t.Tx.PrepareContext(context.WithoutCancel(ctx), query)
 }
 
 // announce notes that the topics changed; watchers are told after the commit.
@@ -172,21 +180,26 @@ func (t *txn) insert(ctx context.Context, query string, args ...any) (int64, err
 	return id, err
 }
 
-// update runs one write transaction: all of do happens, or nothing.
+// lockRow keeps other transactions from writing what hangs on a row until this
+// one ends: the revisions of a fleet, the log of a device. It says nothing when
+// there is no such row. A fleet is locked before a device.
+func (t *txn) lockRow(ctx context.Context, table string, id int64) error {
+	if !t.dialect.rowLocks {
+		return nil // one transaction writes at a time
+	}
+	_, err := t.ExecContext(ctx, `SELECT 1 FROM "`+table+`" WHERE id = ? FOR NO KEY UPDATE`, id)
+	return err
+}
+
+// update runs one write transaction: all of do happens, or nothing. do runs again
+// from its beginning when another server's transaction got in its way, so it must
+// not add to what it left outside. A rule of the schema that it breaks comes back
+// as a typed error.
 func (db *DB) update(ctx context.Context, do func(*txn) error) error {
-	tx, err := db.write.BeginTx(ctx, nil)
-	if err != nil {
-		return err
+	if db.Shared() {
+		return refusal(db.transact(ctx, do))
 	}
-	t := &txn{Tx: tx, now: db.Now()}
-	if err := do(t); err != nil {
-		return errors.Join(err, tx.Rollback())
-	}
-	if err := tx.Commit(); err != nil {
-		return err
-	}
-	db.feed.publish(t.topics...)
-	return nil
+	return refusal(db.batcher.write(ctx, do))
 }
 
 // location is the full name of an image repository: host of the registry in

@@ -6,8 +6,12 @@
 // shape of a resource (the OData tables) are described in resources.go; the
 // rest are methods of DB named after what a caller wants to know.
 //
-// The SQL is kept portable: no SQLite type shows in a signature, times are
-// stored as milliseconds since 1970 UTC, and what differs between database
-// systems (opening, the column type of an id) is confined to db.go and
-// migrate.go.
+// It runs on SQLite and on PostgreSQL. The SQL is the same for both: ? for every
+// argument, times as milliseconds since 1970 UTC, no type of a driver in a
+// signature. What differs is in dialect.go, sqlite.go with batch.go, postgres.go
+// with exchange.go, and the reading of refusals in errors.go.
+//
+// A write goes through DB.update. On SQLite one runs at a time; on PostgreSQL many
+// do, so a write that first reads what others may change takes a row lock first
+// (txn.lockRow).
 package model

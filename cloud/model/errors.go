@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"modernc.org/sqlite"
 	sqlitelib "modernc.org/sqlite/lib"
 )
@@ -48,24 +49,122 @@ func invalid(field, format string, args ...any) error {
 	return &FieldError{Field: field, Reason: fmt.Sprintf(format, args...)}
 }
 
+// rule is a kind of rule of the schema.
+type rule int
+
+const (
+	noRule rule = iota
+	unique
+	foreignKey
+	check
+	required
+)
+
+// brokenRule says which rule of the schema a statement broke, and as far as the
+// database says it, on which fields or, for a reference, of which table.
+func brokenRule(err error) (rule, []string) {
+	if e, ok := errors.AsType[*sqlite.Error](err); ok {
+		return brokenOnSQLite(e)
+	}
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return brokenOnPostgres(e)
+	}
+	return noRule, nil
+}
+
+// brokenOnSQLite reads "UNIQUE constraint failed: service.application, service.service_name (2067)".
+func brokenOnSQLite(e *sqlite.Error) (rule, []string) {
+	var broken rule
+	switch e.Code() {
+	case sqlitelib.SQLITE_CONSTRAINT_UNIQUE, sqlitelib.SQLITE_CONSTRAINT_PRIMARYKEY, sqlitelib.SQLITE_CONSTRAINT_ROWID:
+		broken = unique
+	case sqlitelib.SQLITE_CONSTRAINT_NOTNULL:
+		broken = required
+	case sqlitelib.SQLITE_CONSTRAINT_FOREIGNKEY:
+		return foreignKey, nil
+	case sqlitelib.SQLITE_CONSTRAINT_CHECK:
+		return check, nil
+	default:
+		return noRule, nil
+	}
+	_, list, _ := strings.Cut(e.Error(), "constraint failed: ")
+	if _, inner, ok := strings.Cut(list, "constraint failed: "); ok {
+		list = inner
+	}
+	list, _, _ = strings.Cut(list, " (")
+	var fields []string
+	for column := range strings.SplitSeq(list, ", ") {
+		_, field, _ := strings.Cut(column, ".")
+		fields = append(fields, field)
+	}
+	return broken, fields
+}
+
+// Codes of broken rules on PostgreSQL.
+const (
+	postgresNotNull    = "23502"
+	postgresForeignKey = "23503"
+	postgresUnique     = "23505"
+	postgresCheck      = "23514"
+)
+
+// brokenOnPostgres reads details like `Key (application, "commit")=(1, a) already
+// exists.` and `Key (id)=(3) is still referenced from table "release".`
+func brokenOnPostgres(e *pgconn.PgError) (rule, []string) {
+	key := strings.TrimPrefix(e.Detail, "Key (")
+	key, _, _ = strings.Cut(key, ")=(")
+	key = strings.ReplaceAll(key, `"`, "")
+	switch e.Code {
+	case postgresUnique:
+		return unique, strings.Split(key, ", ")
+	case postgresNotNull:
+		return required, []string{e.ColumnName}
+	case postgresCheck:
+		return check, nil
+	case postgresForeignKey:
+		if strings.Contains(e.Detail, "is still referenced") {
+			return foreignKey, []string{e.TableName}
+		}
+		return foreignKey, []string{key}
+	}
+	return noRule, nil
+}
+
+// refusal turns the database's refusal of a statement into a typed error and
+// leaves every other error alone.
+func refusal(err error) error {
+	broken, fields := brokenRule(err)
+	switch broken {
+	case noRule:
+		return err
+	case unique:
+		return &ConflictError{Fields: fields}
+	case foreignKey:
+		if fields == nil {
+			fields = []string{"another row"} // SQLite does not say which
+		}
+		return &ReferenceError{By: strings.Join(fields, ", ")}
+	case check:
+		return invalid("", "Check constraint violated")
+	case required:
+		return invalid(fields[0], "%q is required.", fields[0])
+	}
+	return err
+}
+
 // conflictOn turns the database's refusal of a duplicate into a ConflictError
 // on the given fields and leaves every other error alone.
 func conflictOn(err error, fields ...string) error {
-	if isUniqueViolation(err) {
+	if broken, _ := brokenRule(err); broken == unique {
 		return &ConflictError{Fields: fields}
 	}
 	return err
 }
 
-func isUniqueViolation(err error) bool {
-	e, ok := errors.AsType[*sqlite.Error](err)
-	return ok && (e.Code() == sqlitelib.SQLITE_CONSTRAINT_UNIQUE || e.Code() == sqlitelib.SQLITE_CONSTRAINT_PRIMARYKEY)
-}
-
 // missingReference turns the database's refusal of a reference to nothing into
 // ErrNotFound.
 func missingReference(err error, object string) error {
-	if e, ok := errors.AsType[*sqlite.Error](err); ok && e.Code() == sqlitelib.SQLITE_CONSTRAINT_FOREIGNKEY {
+	if broken, _ := brokenRule(err); broken == foreignKey {
 		return fmt.Errorf("%s: %w", object, ErrNotFound)
 	}
 	return err
@@ -73,6 +172,9 @@ func missingReference(err error, object string) error {
 
 // openError adds to a failure to open what the operator can do about it.
 func openError(path string, err error) error {
+	if err == nil {
+		return nil
+	}
 	e, ok := errors.AsType[*sqlite.Error](err)
 	if !ok {
 		return fmt.Errorf("open database %s: %w", path, err)

@@ -35,10 +35,12 @@ func TargetTopics(device, fleet int64) []Topic {
 	return []Topic{{DeviceTarget, device}, {FleetTarget, fleet}}
 }
 
-// Feed tells watchers in this process about changes, after they are
-// committed. It does not say what changed: a watcher reads again.
+// Feed tells watchers in this process about changes, after they are committed:
+// those that this process makes and, on a shared database, those of other servers.
+// It does not say what changed: a watcher reads again.
 type Feed struct {
 	mu       sync.Mutex
+	all      uint64 // how often everything counted as changed
 	versions map[Topic]uint64
 	watchers map[Topic]map[*Watch]struct{}
 }
@@ -90,7 +92,7 @@ func (w *Watch) Stop() {
 func (f *Feed) Version(topics ...Topic) uint64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var sum uint64
+	sum := f.all
 	for _, t := range topics {
 		sum += f.versions[t]
 	}
@@ -103,10 +105,26 @@ func (f *Feed) publish(topics ...Topic) {
 	for _, t := range topics {
 		f.versions[t]++
 		for w := range f.watchers[t] {
-			select {
-			case w.c <- struct{}{}:
-			default: // already told and not yet looked
-			}
+			w.tell()
 		}
+	}
+}
+
+// publishAll counts everything as changed: news may have been missed.
+func (f *Feed) publishAll() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.all++
+	for _, watchers := range f.watchers {
+		for w := range watchers {
+			w.tell()
+		}
+	}
+}
+
+func (w *Watch) tell() {
+	select {
+	case w.c <- struct{}{}:
+	default: // already told and not yet looked
 	}
 }

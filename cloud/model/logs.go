@@ -101,7 +101,7 @@ func newLines(ctx context.Context, t *txn, device int64, lines []LogLine) ([]Log
 	}
 	_, err := t.ExecContext(ctx, `
 		DELETE FROM device_log_mark WHERE device = ? AND source IN
-			(SELECT source FROM device_log_mark WHERE device = ? ORDER BY seen_at DESC, source LIMIT -1 OFFSET ?)`, device, device, markLimit)
+			(SELECT source FROM device_log_mark WHERE device = ? ORDER BY seen_at DESC, source LIMIT 1000000 OFFSET ?)`, device, device, markLimit)
 	return out, err
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"deckhand/cloud/cloudtest"
 	"deckhand/cloud/model"
 )
 
@@ -23,11 +24,21 @@ type clock struct{ t time.Time }
 
 func (c *clock) now() time.Time { c.t = c.t.Add(time.Second); return c.t }
 
-func open(t *testing.T) (*model.DB, string) {
+func TestMain(m *testing.M) { cloudtest.Main(m) }
+
+// open opens an empty database of the kind that the tests run on.
+func open(t *testing.T) *model.DB {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "cloud.db")
+	cfg := cloudtest.Database(t)
 	c := &clock{t: time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)}
-	db, err := model.Open(t.Context(), model.Config{Path: path, Now: c.now, RegistryHost: func() string { return "registry.test:5000" }})
+	cfg.Now, cfg.RegistryHost = c.now, func() string { return "registry.test:5000" }
+	return opened(t, cfg)
+}
+
+// opened is a database that is closed with the test.
+func opened(t *testing.T, cfg model.Config) *model.DB {
+	t.Helper()
+	db, err := model.Open(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +47,14 @@ func open(t *testing.T) (*model.DB, string) {
 			t.Error(err)
 		}
 	})
-	return db, path
+	return db
+}
+
+// file opens an empty database file, whatever the tests run on.
+func file(t *testing.T) (db *model.DB, path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "cloud.db")
+	return opened(t, model.Config{Path: path}), path
 }
 
 func owner(t *testing.T, db *model.DB, name string) model.User {
@@ -96,14 +114,13 @@ func started(t *testing.T, db *model.DB, f model.Fleet, commit string, final boo
 }
 
 func TestSchemaIsTheGoldenOne(t *testing.T) {
-	db, path := open(t)
-	_ = db
+	_, path := file(t)
 	raw, err := sql.Open("sqlite", path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer raw.Close()
-	rows, err := raw.QueryContext(t.Context(), `SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' ORDER BY name`)
+	rows, err := raw.QueryContext(t.Context(), `SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' AND tbl_name <> 'goose_db_version' ORDER BY name`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,25 +188,39 @@ func TestDamagedFileNamesItselfAndTheWayOut(t *testing.T) {
 }
 
 func TestSecondCloudOnTheSameFileIsRefused(t *testing.T) {
-	_, path := open(t)
+	_, path := file(t)
 	_, err := model.Open(t.Context(), model.Config{Path: path})
 	if err == nil || !strings.Contains(err.Error(), "another deckhand-cloud") {
 		t.Errorf("got %v", err)
 	}
 }
 
-func TestNewerSchemaIsRefused(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "cloud.db")
-	raw, err := sql.Open("sqlite", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := raw.Exec("PRAGMA user_version = 99"); err != nil {
-		t.Fatal(err)
-	}
-	raw.Close()
-	if _, err = model.Open(t.Context(), model.Config{Path: path}); err == nil || !strings.Contains(err.Error(), "newer deckhand-cloud") {
-		t.Errorf("got %v", err)
+func TestForeignSchemaIsRefused(t *testing.T) {
+	for name, c := range map[string]struct{ statement, says string }{
+		"newer":               {"INSERT INTO goose_db_version (version_id, is_applied) VALUES (99999, 1)", "newer deckhand-cloud"},
+		"before the releases": {"PRAGMA user_version = 3", "development version"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "cloud.db")
+			db, err := model.Open(t.Context(), model.Config{Path: path})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := db.Close(); err != nil {
+				t.Fatal(err)
+			}
+			raw, err := sql.Open("sqlite", path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer raw.Close()
+			if _, err := raw.ExecContext(t.Context(), c.statement); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := model.Open(t.Context(), model.Config{Path: path}); err == nil || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("got %v", err)
+			}
+		})
 	}
 }
 
@@ -208,7 +239,7 @@ func TestPathWithOddCharactersWorks(t *testing.T) {
 }
 
 func TestFleetNames(t *testing.T) {
-	db, _ := open(t)
+	db := open(t)
 	alice, bob := owner(t, db, "alice"), owner(t, db, "bob")
 	first := fleet(t, db, alice, "Greenhouse")
 	if first.Slug != "alice/greenhouse" || first.Arch != "amd64" || !first.TrackLatest {
@@ -256,7 +287,7 @@ func target(t *testing.T, db *model.DB, f model.Fleet) int64 {
 }
 
 func TestFleetFollowsItsLatestGoodRelease(t *testing.T) {
-	db, _ := open(t)
+	db := open(t)
 	f := fleet(t, db, owner(t, db, "alice"), "kitchen")
 	first := built(t, db, f, "a1", true, model.StatusSuccess, "web")
 	if got := target(t, db, f); got != first.ID {
@@ -291,7 +322,7 @@ func TestFleetFollowsItsLatestGoodRelease(t *testing.T) {
 }
 
 func TestCancelledReleaseStaysCancelled(t *testing.T) {
-	db, _ := open(t)
+	db := open(t)
 	f := fleet(t, db, owner(t, db, "alice"), "kitchen")
 	r := started(t, db, f, "a1", true, "web")
 	w := db.Changes().Watch(model.Topic{Kind: model.ReleaseStatus, ID: r.ID})
@@ -314,7 +345,7 @@ func TestCancelledReleaseStaysCancelled(t *testing.T) {
 }
 
 func TestReleaseVersions(t *testing.T) {
-	db, _ := open(t)
+	db := open(t)
 	f := fleet(t, db, owner(t, db, "alice"), "kitchen")
 	var got []string
 	for i, c := range []struct {
@@ -341,7 +372,7 @@ func TestReleaseVersions(t *testing.T) {
 }
 
 func TestReleaseInputIsChecked(t *testing.T) {
-	db, _ := open(t)
+	db := open(t)
 	f := fleet(t, db, owner(t, db, "alice"), "kitchen")
 	good := model.NewRelease{Fleet: f.ID, Commit: "abc", Source: "cloud", Composition: json.RawMessage(`{}`), Final: true}
 	for name, c := range map[string]struct {
@@ -365,7 +396,7 @@ func TestReleaseInputIsChecked(t *testing.T) {
 }
 
 func TestImagesOfARelease(t *testing.T) {
-	db, _ := open(t)
+	db := open(t)
 	f := fleet(t, db, owner(t, db, "alice"), "kitchen")
 	if _, _, err := db.LastSuccess(t.Context(), f.ID); !errors.Is(err, model.ErrNotFound) {
 		t.Errorf("no release yet: %v", err)
@@ -390,7 +421,7 @@ func TestImagesOfARelease(t *testing.T) {
 }
 
 func TestLeftoversOfACrashEndAsErrors(t *testing.T) {
-	db, _ := open(t)
+	db := open(t)
 	f := fleet(t, db, owner(t, db, "alice"), "kitchen")
 	r := started(t, db, f, "a1", true, "web")
 	if _, err := db.AddImage(t.Context(), model.NewImage{Release: r.ID, Service: "slow"}); err != nil {
@@ -411,7 +442,7 @@ func TestLeftoversOfACrashEndAsErrors(t *testing.T) {
 }
 
 func TestKeysAreFoundByValueUntilTheyExpire(t *testing.T) {
-	db, path := open(t)
+	db, path := file(t)
 	u := owner(t, db, "alice")
 	ctx := t.Context()
 	if err := db.AddKey(ctx, model.NewKey{Key: "secretsecret", Actor: u.Actor, Role: model.RoleUser}); err != nil {

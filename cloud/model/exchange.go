@@ -1,0 +1,245 @@
+package model
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// exchange is how servers on one PostgreSQL tell each other what changed: NOTIFY
+// with the topics, on one channel.
+//
+// Topics on which a device or a build waits are part of the transaction: when it
+// is committed they are told, whatever becomes of this server. Those that only
+// people look at come very often, and notifying transactions wait for each other;
+// they are gathered and sent after the commit.
+type exchange struct {
+	db     *DB
+	origin string // tells our own notifications from others'
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+
+	mu      sync.Mutex
+	pending map[Topic]struct{}
+	wake    chan struct{}
+}
+
+const (
+	notifyChannel = "deckhand"
+	// notifyLimit is the size in bytes of one notification; PostgreSQL takes 8000.
+	notifyLimit = 7900
+	// notifyParts is how many notifications one change may make; above it
+	// everything counts as changed.
+	notifyParts = 64
+	// everything is the text of a notification that speaks of all topics.
+	everything = "*"
+	// gatherTime is how long topics for people are gathered.
+	gatherTime = 50 * time.Millisecond
+	// quietLimit is how long the connection may be silent before it is tried.
+	quietLimit             = 20 * time.Second
+	reconnectMin, reconMax = 100 * time.Millisecond, 10 * time.Second
+)
+
+// newExchange listens before it returns: nothing committed later is missed.
+func newExchange(ctx context.Context, db *DB) (*exchange, error) {
+	conn, err := listen(ctx, db.postgres)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	e := &exchange{db: db, origin: randomHex(8), cancel: cancel, pending: map[Topic]struct{}{}, wake: make(chan struct{}, 1)}
+	e.done.Go(func() { e.hear(ctx, conn) })
+	e.done.Go(func() { e.tell(ctx) })
+	return e, nil
+}
+
+func (e *exchange) close() {
+	e.cancel()
+	e.done.Wait()
+}
+
+func listen(ctx context.Context, cfg *pgx.ConnConfig) (*pgx.Conn, error) {
+	conn, err := pgx.ConnectConfig(ctx, cfg.Copy())
+	if err != nil {
+		return nil, err
+	}
+	if _, err := conn.Exec(ctx, "LISTEN "+notifyChannel); err != nil {
+		return nil, errors.Join(err, conn.Close(ctx))
+	}
+	return conn, nil
+}
+
+// hear tells this server's watchers what the others changed. While the connection
+// is lost, news may be; when it is back, everything counts as changed.
+func (e *exchange) hear(ctx context.Context, conn *pgx.Conn) {
+	for ctx.Err() == nil {
+		for e.hearOne(ctx, conn) == nil {
+		}
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		conn.Close(closing) //nolint:errcheck // it is broken, or we end
+		cancel()
+		if conn = e.reconnect(ctx); conn == nil {
+			return
+		}
+		e.db.feed.publishAll()
+	}
+}
+
+func (e *exchange) hearOne(ctx context.Context, conn *pgx.Conn) error {
+	quiet, cancel := context.WithTimeout(ctx, quietLimit)
+	defer cancel()
+	n, err := conn.WaitForNotification(quiet)
+	switch {
+	case err == nil:
+		e.received(n.Payload)
+		return nil
+	case ctx.Err() == nil && quiet.Err() != nil:
+		ping, stop := context.WithTimeout(ctx, postgresConnect)
+		defer stop()
+		return conn.Ping(ping)
+	}
+	return err
+}
+
+func (e *exchange) reconnect(ctx context.Context) *pgx.Conn {
+	for wait := reconnectMin; ; wait = min(2*wait, reconMax) {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		}
+		if conn, err := listen(ctx, e.db.postgres); err == nil {
+			return conn
+		}
+	}
+}
+
+func (e *exchange) received(payload string) {
+	origin, list, _ := strings.Cut(payload, " ")
+	if origin == e.origin {
+		return // told already
+	}
+	topics, ok := decodeTopics(list)
+	if !ok {
+		e.db.feed.publishAll()
+		return
+	}
+	e.db.feed.publish(topics...)
+}
+
+// urgent topics are told by the commit itself.
+func urgent(t Topic) bool { return t.Kind != Overview && t.Kind != DeviceLog }
+
+// announce makes the transaction's commit tell the other servers.
+func (e *exchange) announce(t *txn) error {
+	var topics []Topic
+	for _, topic := range t.topics {
+		if urgent(topic) {
+			topics = append(topics, topic)
+		}
+	}
+	for _, list := range encodeTopics(topics) {
+		if _, err := t.ExecContext(context.Background(), `SELECT pg_notify('`+notifyChannel+`', ?)`, e.origin+" "+list); err != nil {
+			return fmt.Errorf("notify other servers: %w", err)
+		}
+	}
+	return nil
+}
+
+// later tells the other servers the topics that are not urgent.
+func (e *exchange) later(topics []Topic) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, t := range topics {
+		if !urgent(t) {
+			e.pending[t] = struct{}{}
+		}
+	}
+	if len(e.pending) > 0 {
+		select {
+		case e.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (e *exchange) tell(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-e.wake:
+		}
+		e.flush(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(gatherTime):
+		}
+	}
+}
+
+func (e *exchange) flush(ctx context.Context) {
+	e.mu.Lock()
+	topics := make([]Topic, 0, len(e.pending))
+	for t := range e.pending {
+		topics = append(topics, t)
+	}
+	clear(e.pending)
+	e.mu.Unlock()
+	for _, list := range encodeTopics(topics) {
+		if _, err := e.db.write.ExecContext(ctx, `SELECT pg_notify('`+notifyChannel+`', ?)`, e.origin+" "+list); err != nil {
+			e.later(topics) // the server is away: until it is back
+			return
+		}
+	}
+}
+
+// encodeTopics writes topics as texts that fit a notification each; very many are
+// one text that means everything.
+func encodeTopics(topics []Topic) []string {
+	var parts []string
+	var b strings.Builder
+	seen := map[Topic]bool{}
+	for _, t := range topics {
+		if seen[t] {
+			continue
+		}
+		seen[t] = true
+		word := string(t.Kind) + ":" + strconv.FormatInt(t.ID, 10)
+		if b.Len() > 0 && b.Len()+1+len(word) > notifyLimit {
+			parts = append(parts, b.String())
+			b.Reset()
+		}
+		if b.Len() > 0 {
+			b.WriteByte(';')
+		}
+		b.WriteString(word)
+	}
+	if b.Len() > 0 {
+		parts = append(parts, b.String())
+	}
+	if len(parts) > notifyParts {
+		return []string{everything}
+	}
+	return parts
+}
+
+// decodeTopics reads what encodeTopics wrote; not ok: take everything as changed.
+func decodeTopics(list string) (topics []Topic, ok bool) {
+	for word := range strings.SplitSeq(list, ";") {
+		kind, number, found := strings.Cut(word, ":")
+		id, err := strconv.ParseInt(number, 10, 64)
+		if !found || err != nil {
+			return nil, false
+		}
+		topics = append(topics, Topic{TopicKind(kind), id})
+	}
+	return topics, true
+}
