@@ -246,7 +246,5 @@ func problemOf(w http.ResponseWriter, err error) {
 
 func text(w http.ResponseWriter, status int, s string) {
 	// Clients of balena's supervisor get its framework's type for texts.
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.WriteHeader(status)
-	_, _ = w.Write([]byte(s))
+	send(w, status, "text/html; charset=utf-8", []byte(s))
 }

@@ -37,7 +37,7 @@ type router struct {
 // nobody without one learns which exist.
 func (rt *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	started := time.Now()
-	rec := &recorder{ResponseWriter: w}
+	rec := &recorder{ResponseWriter: w, request: r}
 	defer func() {
 		if p := recover(); p != nil {
 			if p == http.ErrAbortHandler { //nolint:errorlint // it is compared by identity in net/http too
@@ -151,9 +151,7 @@ func reason(err error) string {
 }
 
 func plain(w http.ResponseWriter, status int, text string) {
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.WriteHeader(status)
-	_, _ = io.WriteString(w, text)
+	send(w, status, "text/plain; charset=utf-8", []byte(text))
 }
 
 // failed is the error body of most of balena's routes.
@@ -173,9 +171,7 @@ func answer(w http.ResponseWriter, status int, v any) {
 		b.Reset()
 		_, _ = fmt.Fprintf(&b, "{\"status\":\"failed\",\"message\":%q}\n", "the answer cannot be encoded")
 	}
-	w.Header().Set("Content-Type", "application/json; charset=utf-8")
-	w.WriteHeader(status)
-	_, _ = w.Write(b.Bytes())
+	send(w, status, "application/json; charset=utf-8", b.Bytes())
 }
 
 func notFound(w http.ResponseWriter, r *http.Request) {
@@ -186,22 +182,34 @@ func notFound(w http.ResponseWriter, r *http.Request) {
 		html.EscapeString(r.Method), html.EscapeString(r.URL.Path))
 }
 
-// recorder remembers the status of an answer.
+// recorder remembers the status of an answer, and leaves out the body of one that
+// the client has already.
 type recorder struct {
 	http.ResponseWriter
-	status int
+	request *http.Request
+	status  int
+	fresh   bool // the client has it
 }
 
+// WriteHeader implements http.ResponseWriter.
 func (r *recorder) WriteHeader(status int) {
 	if r.status == 0 {
+		if r.fresh = isFresh(r.request, status, r.Header().Get("ETag")); r.fresh {
+			r.Header().Del("Content-Type")
+			status = http.StatusNotModified
+		}
 		r.status = status
 	}
 	r.ResponseWriter.WriteHeader(status)
 }
 
+// Write implements http.ResponseWriter.
 func (r *recorder) Write(b []byte) (int, error) {
 	if r.status == 0 {
-		r.status = http.StatusOK
+		r.WriteHeader(http.StatusOK)
+	}
+	if r.fresh {
+		return len(b), nil
 	}
 	return r.ResponseWriter.Write(b)
 }

@@ -137,8 +137,7 @@ func (a *api) v3Plan(w http.ResponseWriter, r *http.Request, _ []byte) {
 	case "text/plain":
 		plain(w, http.StatusOK, p.Text)
 	case "text/vnd.graphviz":
-		w.Header().Set("Content-Type", "text/vnd.graphviz; charset=utf-8")
-		_, _ = io.WriteString(w, p.DOT)
+		send(w, http.StatusOK, "text/vnd.graphviz; charset=utf-8", []byte(p.DOT))
 	default:
 		answer(w, http.StatusOK, p.JSON)
 	}
