@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"deckhand/cloud/auth"
+	"deckhand/cloud/cloudtest"
 	"deckhand/cloud/model"
 )
 
@@ -28,13 +29,16 @@ type world struct {
 	dir      string
 	now      time.Time
 	password string
+	database model.Config
 }
 
 func start(t *testing.T) *world {
 	t.Helper()
 	w := &world{t: t, dir: t.TempDir(), now: time.Now()}
 	var err error
-	if w.db, err = model.Open(t.Context(), model.Config{Path: filepath.Join(w.dir, "cloud.db"), Now: func() time.Time { return w.now }}); err != nil {
+	w.database = cloudtest.Database(t)
+	w.database.Now = func() time.Time { return w.now }
+	if w.db, err = model.Open(t.Context(), w.database); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.db.Close() })
@@ -338,8 +342,17 @@ func TestRegistryTokens(t *testing.T) {
 }
 
 func TestDamagedSigningKeyNamesTheFile(t *testing.T) {
-	w := start(t)
-	path := filepath.Join(w.dir, "keys", "registry-token.key")
+	dir := t.TempDir()
+	db, err := model.Open(t.Context(), model.Config{Path: filepath.Join(dir, "cloud.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	keys := auth.Config{DB: db, KeyDir: filepath.Join(dir, "keys"), PasswordMemory: 64}
+	if _, err := auth.New(keys); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "keys", "registry-token.key")
 	info, err := os.Stat(path)
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Fatalf("%v %v", info.Mode(), err)
@@ -347,7 +360,7 @@ func TestDamagedSigningKeyNamesTheFile(t *testing.T) {
 	if err := os.WriteFile(path, []byte("junk"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := auth.New(auth.Config{DB: w.db, KeyDir: filepath.Join(w.dir, "keys")}); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "remove it") {
+	if _, err := auth.New(keys); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "remove it") {
 		t.Errorf("got %v", err)
 	}
 }

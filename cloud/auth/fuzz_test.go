@@ -10,13 +10,14 @@ import (
 	"testing"
 
 	"deckhand/cloud/auth"
+	"deckhand/cloud/cloudtest"
 	"deckhand/cloud/model"
 )
 
 // fuzzed is a cloud with one user, and a session and a key of it.
 func fuzzed(f *testing.F) (a *auth.Auth, session, key string) {
 	f.Helper()
-	db, err := model.Open(f.Context(), model.Config{Path: filepath.Join(f.TempDir(), "cloud.db")})
+	db, err := model.Open(f.Context(), cloudtest.Database(f))
 	if err != nil {
 		f.Fatal(err)
 	}

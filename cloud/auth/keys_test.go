@@ -2,10 +2,12 @@ package auth_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -105,7 +107,7 @@ func TestOnlyAFreshSessionMakesKeysOfTheUser(t *testing.T) {
 	w.want(200, "POST", "/api-key/user/full", w.login(), `{"name":"again"}`)
 }
 
-func TestAKeyEndsAtOnceForAllProcesses(t *testing.T) {
+func TestAKeyEndsAtOnce(t *testing.T) {
 	w := start(t)
 	session := w.login()
 	w.want(200, "GET", "/actor/v1/whoami", session, "")
@@ -113,7 +115,46 @@ func TestAKeyEndsAtOnceForAllProcesses(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.want(401, "GET", "/actor/v1/whoami", session, "")
+}
 
+// another is another server on the same database. SQLite allows only one: there
+// it is another user of the same connection.
+func (w *world) another() (*auth.Auth, *model.DB) {
+	w.t.Helper()
+	db := w.db
+	if w.database.Database != "" {
+		var err error
+		if db, err = model.Open(w.t.Context(), w.database); err != nil {
+			w.t.Fatal(err)
+		}
+		w.t.Cleanup(func() { db.Close() })
+		w.dir = w.t.TempDir() // it has no files of the first one
+	}
+	a, err := auth.New(auth.Config{DB: db, KeyDir: filepath.Join(w.dir, "keys"), PasswordMemory: 64})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return a, db
+}
+
+// ended waits until the server is told that the actor's credentials changed,
+// which takes a moment and not the life of its cache, and then tries one.
+func ended(t *testing.T, told *model.Watch, server *auth.Auth, credentials ...string) {
+	t.Helper()
+	select {
+	case <-told.C():
+	case <-time.After(30 * time.Second):
+		t.Fatal("the other server was never told")
+	}
+	for _, credential := range credentials {
+		if actor, err := server.Identify(t.Context(), credential); !errors.Is(err, auth.ErrUnauthenticated) {
+			t.Errorf("a credential of a deleted user is still %v: %v", actor, err)
+		}
+	}
+}
+
+func TestServersShareSessionsAndTheirEnd(t *testing.T) {
+	w := start(t)
 	eve, err := w.db.CreateUser(t.Context(), "eve", "x")
 	if err != nil {
 		t.Fatal(err)
@@ -122,20 +163,30 @@ func TestAKeyEndsAtOnceForAllProcesses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	other := w.newAuth() // of another process on the same database
-	for range 2 {
-		w.want(200, "GET", "/user/v1/whoami", key, "")
-		if actor, err := other.Identify(t.Context(), key); err != nil || actor.Name != "eve" {
-			t.Fatal(actor, err)
+	session, err := w.auth.NewSession(eve)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, shared := w.another()
+	for _, credential := range []string{key, session} {
+		for range 2 {
+			w.want(200, "GET", "/user/v1/whoami", credential, "")
+			if actor, err := other.Identify(t.Context(), credential); err != nil || actor.Name != "eve" {
+				t.Fatal(actor, err)
+			}
 		}
 	}
+	if string(other.RegistryJWKS()) != string(w.auth.RegistryJWKS()) {
+		t.Error("the servers sign registry tokens with different keys")
+	}
+	told := shared.Changes().Watch(model.CredentialTopics(eve.Actor)...)
+	defer told.Stop()
 	if err := w.db.DeleteUser(t.Context(), eve.ID); err != nil {
 		t.Fatal(err)
 	}
 	w.want(401, "GET", "/user/v1/whoami", key, "")
-	if actor, err := other.Identify(t.Context(), key); err == nil {
-		t.Errorf("the key of a deleted user is %v", actor)
-	}
+	w.want(401, "GET", "/user/v1/whoami", session, "")
+	ended(t, told, other, key, session)
 }
 
 func TestPasswordsOfOlderCloudsAreHashedAnew(t *testing.T) {
@@ -265,17 +316,17 @@ func TestKeysEndWithWhatTheyAreFor(t *testing.T) {
 	for _, key := range []string{session, provisioning, userKey, "first-device-key-12345", "second-device-key-12345"} {
 		w.want(200, "GET", "/actor/v1/whoami", key, "")
 	}
-	ended := func(key, resource string, id int64) {
+	drop := func(key, resource string, id int64) {
 		t.Helper()
 		if n, err := w.db.Delete(t.Context(), caller(admin), resource, row(id)); err != nil || n != 1 {
 			t.Fatalf("delete %s: %d %v", resource, n, err)
 		}
 		w.want(401, "GET", "/actor/v1/whoami", key, "")
 	}
-	ended(userKey, "api_key", 4)
-	ended("first-device-key-12345", "device", device.ID)
+	drop(userKey, "api_key", 4)
+	drop("first-device-key-12345", "device", device.ID)
 	w.want(200, "GET", "/actor/v1/whoami", "second-device-key-12345", "")
-	ended(provisioning, "application", fleet.ID)
+	drop(provisioning, "application", fleet.ID)
 	w.want(401, "GET", "/actor/v1/whoami", "second-device-key-12345", "")
 	w.want(200, "GET", "/actor/v1/whoami", session, "")
 	if _, err := w.db.Update(t.Context(), caller(admin), "user", row(admin.ID), model.Values{"username": "boss"}); err != nil {

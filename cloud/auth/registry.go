@@ -194,20 +194,20 @@ func (a *Auth) loadKeys(dir string) error {
 		cert: filepath.Join(dir, "registry-token.crt"),
 		jwks: filepath.Join(dir, "registry-token.jwks"),
 	}
-	var err error
-	if a.sessionKey, err = readOrMake(filepath.Join(dir, "session.key"), newSessionKey, "everybody must log in again"); err != nil {
+	session, err := a.readOrMake(filepath.Join(dir, "session.key"), newSessionKey, afterSession)
+	if err == nil && len(session) < 32 {
+		err = damagedKey(a.keyPlace(filepath.Join(dir, "session.key")), afterSession, errors.New("too short"))
+	}
+	if err != nil {
 		return err
 	}
-	if len(a.sessionKey) < 32 {
-		return damagedKey(filepath.Join(dir, "session.key"), "everybody must log in again", errors.New("too short"))
-	}
-	const after = "devices ask for new registry tokens by themselves"
-	encoded, err := readOrMake(a.files.key, newRegistryKey, after)
+	a.sessionKey = session
+	encoded, err := a.readOrMake(a.files.key, newRegistryKey, afterRegistry)
 	if err != nil {
 		return err
 	}
 	if a.registry, err = parseRegistryKey(encoded); err != nil {
-		return damagedKey(a.files.key, after, err)
+		return damagedKey(a.keyPlace(a.files.key), afterRegistry, err)
 	}
 	a.kid = thumbprint(&a.registry.PublicKey)
 	// Derived from the key each time, so they cannot disagree with it.
@@ -225,7 +225,30 @@ func damagedKey(path, after string, err error) error {
 	return fmt.Errorf("read %s: %w; restore it from a backup or remove it and start again (%s)", path, err, after)
 }
 
-func readOrMake(path string, make func() ([]byte, error), after string) ([]byte, error) {
+// What happens when a key is lost.
+const (
+	afterSession  = "everybody must log in again"
+	afterRegistry = "devices ask for new registry tokens by themselves"
+)
+
+// keyPlace is where a key is kept, for people.
+func (a *Auth) keyPlace(path string) string {
+	if a.db.Shared() {
+		return "the row " + filepath.Base(path) + " of the table signing_key"
+	}
+	return path
+}
+
+// readOrMake reads a key, or makes it at the first start: servers that share a
+// database sign with the same keys, which are in it.
+func (a *Auth) readOrMake(path string, make func() ([]byte, error), after string) ([]byte, error) {
+	if a.db.Shared() {
+		return a.db.SigningKey(context.Background(), filepath.Base(path), make)
+	}
+	return readOrMakeFile(path, make, after)
+}
+
+func readOrMakeFile(path string, make func() ([]byte, error), after string) ([]byte, error) {
 	b, err := os.ReadFile(path)
 	if err == nil {
 		return b, nil
