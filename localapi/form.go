@@ -7,13 +7,12 @@ import (
 	"math"
 	"mime"
 	"net/http"
-	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
 )
 
-// form is the top-level fields of a body, each as JSON; those of an HTML form
+// form is the top-level fields of a body, each as JSON; in an HTML form all values
 // are texts. The methods convert a field as balena's API does.
 type form map[string]json.RawMessage
 
@@ -25,22 +24,11 @@ func readForm(r *http.Request, body []byte) (form, error) {
 	}
 	switch kind {
 	case "application/x-www-form-urlencoded":
-		return parseQuery(string(body)), nil
+		return parseQuery(string(body))
 	case "application/json":
 		return parseJSON(body)
 	}
 	return form{}, nil
-}
-
-func parseQuery(body string) form {
-	out := form{}
-	values, _ := url.ParseQuery(body) // what can be read of it counts
-	for k, v := range values {
-		if len(v) == 1 {
-			out[k], _ = json.Marshal(v[0])
-		}
-	}
-	return out
 }
 
 func parseJSON(body []byte) (form, error) {

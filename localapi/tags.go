@@ -79,7 +79,9 @@ func (a *api) setTags(w http.ResponseWriter, r *http.Request, body []byte) {
 func readTags(contentType string, body []byte) (map[string]string, bool) {
 	var fields form
 	if kind, _, err := mime.ParseMediaType(contentType); err == nil && kind == "application/x-www-form-urlencoded" {
-		fields = parseQuery(string(body))
+		if fields, err = parseQuery(string(body)); err != nil {
+			return nil, false
+		}
 	} else if err := json.Unmarshal(body, &fields); err != nil || fields == nil {
 		return nil, false
 	}

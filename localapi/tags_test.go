@@ -72,6 +72,8 @@ func TestSettingTags(t *testing.T) {
 		"nothing":               {`{}`, object, map[string]string{}, ""},
 		"no type is said":       {`{"a":"b"}`, "", map[string]string{"a": "b"}, ""},
 		"a form":                {`a=b+c`, "application/x-www-form-urlencoded", map[string]string{"a": "b c"}, ""},
+		"a form with an object": {`a[b]=c`, "application/x-www-form-urlencoded", nil, "Invalid tags body, must be an object like"},
+		"a form of much":        {strings.Repeat("a=b&", 1000), "application/x-www-form-urlencoded", nil, "Invalid tags body, must be an object like"},
 		"a number":              {`{"a":1}`, object, nil, "Invalid tags body, must be an object like"},
 		"null":                  {`{"a":null}`, object, nil, "Invalid tags body, must be an object like"},
 		"a list":                {`["a"]`, object, nil, "Invalid tags body, must be an object like"},
