@@ -134,6 +134,11 @@ CREATE TABLE build_environment_variable (
 	UNIQUE (application, name)
 );
 
+CREATE TABLE cloud_setting (
+	name TEXT NOT NULL PRIMARY KEY,
+	value TEXT NOT NULL
+);
+
 CREATE TABLE cpu_architecture (
 	id INTEGER PRIMARY KEY AUTOINCREMENT,
 	created_at BIGINT NOT NULL,
@@ -419,6 +424,13 @@ CREATE TABLE image_profile (
 );
 
 CREATE INDEX image_service ON image (is_a_build_of__service);
+
+CREATE TABLE lease (
+	name TEXT NOT NULL PRIMARY KEY,
+	holder TEXT NOT NULL,
+	expires_at BIGINT NOT NULL,
+	done_at BIGINT
+);
 
 CREATE TABLE organization (
 	id INTEGER PRIMARY KEY AUTOINCREMENT,

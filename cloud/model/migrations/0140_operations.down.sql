@@ -1,0 +1,2 @@
+DROP TABLE cloud_setting;
+DROP TABLE lease;
