@@ -79,12 +79,17 @@ func ruleBook(resource string) (rules, bool) {
 	return rule(), true
 }
 
-// ruled finds a resource that can be written, and its rules.
-func ruled(resource string) (Resource, rules, error) {
+// ruled finds a resource and its rules, for a caller who may do that with some of
+// its rows.
+func ruled(by writer, resource string, verb access.Verb) (Resource, rules, error) {
 	r, ok := ResourceNamed(resource)
 	rule, written := ruleBook(r.Name)
-	if !ok || !written {
-		return Resource{}, rules{}, fmt.Errorf("write %s: %w", resource, ErrForbidden)
+	may := by.cloud
+	if !may {
+		_, _, may = access.Rows(by.Caller, r.Name, verb)
+	}
+	if !ok || !written || !may {
+		return Resource{}, rules{}, fmt.Errorf("%s %s: %w", verb, resource, ErrForbidden)
 	}
 	return r, rule, nil
 }

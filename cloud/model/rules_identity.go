@@ -111,7 +111,7 @@ func afterOrganization(ctx context.Context, t *txn, w *write) error {
 		return err
 	case w.verb == access.Update && w.changes("handle"):
 		_, err := t.ExecContext(ctx, `UPDATE application SET slug = lower(CAST(? AS TEXT) || '/' || app_name) WHERE organization = ?`, w.text("handle"), w.id)
-		return refused(err)
+		return err
 	}
 	return nil
 }

@@ -137,7 +137,7 @@ func (t *txn) setVersion(ctx context.Context, w *write, v version) error {
 // for a fleet.
 func (t *txn) nextRevision(ctx context.Context, fleet int64, v version) (sql.NullInt64, error) {
 	var n sql.NullInt64
-	if _, err := t.ids(ctx, `SELECT id FROM application WHERE id = ?`+t.locking(), fleet); err != nil {
+	if err := t.lockRow(ctx, "application", fleet); err != nil {
 		return n, err
 	}
 	err := t.QueryRowContext(ctx, `
@@ -267,7 +267,7 @@ func (t *txn) cancelImages(ctx context.Context, w *write) error {
 // invalidated. Without any, the old target stays.
 func (t *txn) track(ctx context.Context, by writer, fleet int64) error {
 	// Others that end a release of this fleet wait here, and then see ours.
-	if _, err := t.ids(ctx, `SELECT id FROM application WHERE id = ?`+t.locking(), fleet); err != nil {
+	if err := t.lockRow(ctx, "application", fleet); err != nil {
 		return err
 	}
 	latest, err := t.found(ctx, `

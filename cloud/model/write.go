@@ -164,7 +164,7 @@ func (w *write) put(field string, v any) {
 }
 
 func (t *txn) create(ctx context.Context, by writer, resource string, v Values) (int64, error) {
-	table, rule, err := ruled(resource)
+	table, rule, err := ruled(by, resource, access.Create)
 	if err != nil {
 		return 0, err
 	}
@@ -210,7 +210,7 @@ func (t *txn) insertRow(ctx context.Context, table Resource, set Values) (int64,
 		columns, marks, args = append(columns, `"`+name+`"`), append(marks, "?"), append(args, stored(set[name]))
 	}
 	id, err := t.insert(ctx, `INSERT INTO "`+table.Name+`" (`+strings.Join(columns, ", ")+`) VALUES (`+strings.Join(marks, ", ")+`)`, args...)
-	return id, refused(err)
+	return id, err
 }
 
 // stored is a value as the database has it.
@@ -225,7 +225,7 @@ func stored(v any) any {
 }
 
 func (t *txn) change(ctx context.Context, by writer, resource string, where Selection, v Values) (int, error) {
-	table, rule, err := ruled(resource)
+	table, rule, err := ruled(by, resource, access.Update)
 	if err != nil {
 		return 0, err
 	}
@@ -289,11 +289,11 @@ func (t *txn) updateRow(ctx context.Context, table Resource, w *write) error {
 		columns, args = append(columns, `"`+name+`" = ?`), append(args, stored(w.set[name]))
 	}
 	_, err := t.ExecContext(ctx, `UPDATE "`+table.Name+`" SET `+strings.Join(columns, ", ")+` WHERE id = ?`, append(args, w.id)...)
-	return refused(err)
+	return err
 }
 
 func (t *txn) remove(ctx context.Context, by writer, resource string, where Selection) (int, error) {
-	table, rule, err := ruled(resource)
+	table, rule, err := ruled(by, resource, access.Delete)
 	if err != nil {
 		return 0, err
 	}
@@ -310,7 +310,7 @@ func (t *txn) remove(ctx context.Context, by writer, resource string, where Sele
 			}
 		}
 		if _, err := t.ExecContext(ctx, `DELETE FROM "`+table.Name+`" WHERE id = ?`, id); err != nil {
-			return 0, refused(err)
+			return 0, err
 		}
 		if rule.after != nil {
 			if err := rule.after(ctx, t, w); err != nil {
@@ -517,6 +517,11 @@ type RefusedError struct{ Reason string }
 
 func (e *RefusedError) Error() string { return e.Reason }
 
-// locking makes a SELECT keep its rows from other writers until the end of the
-// transaction. SQLite has one writer at a time and needs none.
-func (t *txn) locking() string { return "" }
+// locking keeps the rows t of a SELECT from other writers until the end of the
+// transaction, where several write at a time.
+func (t *txn) locking() string {
+	if t.dialect.rowLocks {
+		return " FOR NO KEY UPDATE OF t"
+	}
+	return ""
+}

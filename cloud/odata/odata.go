@@ -39,8 +39,8 @@ func New(cfg Config) *OData { return &OData{db: cfg.DB, auth: cfg.Auth} }
 func (o *OData) Routes(mux *http.ServeMux) {
 	for _, v := range versions.All() {
 		mux.HandleFunc("GET /"+v.Name+"/{path...}", func(w http.ResponseWriter, r *http.Request) { o.get(w, r, v) })
+		o.writes(mux, v)
 	}
-	o.writes(mux, versions.All()[0])
 }
 
 // prepare authenticates and parses; ok is false when the request is answered.

@@ -6,11 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
+	"strconv"
 
 	"deckhand/cloud/access"
 	"deckhand/cloud/answer"
-	"deckhand/cloud/auth"
 	"deckhand/cloud/model"
 	"deckhand/cloud/odata/query"
 	"deckhand/cloud/versions"
@@ -18,312 +17,244 @@ import (
 
 // writes adds the routes that change rows.
 func (o *OData) writes(mux *http.ServeMux, v versions.Version) {
-	mux.HandleFunc("POST /"+v.Name+"/{path...}", func(w http.ResponseWriter, r *http.Request) { o.post(w, r, v) })
-	mux.HandleFunc("PATCH /"+v.Name+"/{path...}", func(w http.ResponseWriter, r *http.Request) { o.patch(w, r, v) })
-	mux.HandleFunc("/"+v.Name+"/{path...}", func(w http.ResponseWriter, r *http.Request) {
-		if _, ok := o.auth.Require(w, r); ok {
-			answer.JSON(w, http.StatusBadRequest, r.Method+" is not supported yet.")
-		}
-	})
+	for method, do := range map[string]func(*change) (status int, body []byte, err error){
+		"POST": o.post, "PATCH": o.patch, "MERGE": o.patch, "PUT": o.put, "DELETE": o.remove,
+	} {
+		mux.HandleFunc(method+" /"+v.Name+"/{path...}", func(w http.ResponseWriter, r *http.Request) { o.write(w, r, v, do) })
+	}
 }
 
-func (o *OData) post(w http.ResponseWriter, r *http.Request, v versions.Version) {
-	actor, ok := o.auth.Require(w, r, auth.User, auth.Device)
-	if !ok {
-		return
-	}
+// change is one request that writes.
+type change struct {
+	query.Request
+	http     *http.Request
+	header   http.Header // of the answer
+	caller   access.Caller
+	version  versions.Version
+	resource model.Resource // by the names of the version
+}
+
+// current is the name that the rows have in the newest version.
+func (c *change) current() string { return c.resource.Name }
+
+// write authenticates, does, and answers.
+func (o *OData) write(w http.ResponseWriter, r *http.Request, v versions.Version, do func(*change) (int, []byte, error)) {
 	caller, parsed, ok := o.prepare(w, r, v)
 	if !ok {
 		return
 	}
-	if parsed.Action == "canAccess" {
-		o.answerAccess(w, r, caller, v, parsed)
-		return
-	}
 	resource, known := v.Resources[parsed.Resource]
-	if !known {
-		answer.JSON(w, http.StatusBadRequest, fmt.Sprintf("There is no resource %q here.", parsed.Resource))
-		return
-	}
-	kind := model.VariableKind(resource.Name)
-	if actor.Kind == auth.Device && kind != model.DeviceConfig {
+	if !known || resource.Elsewhere || caller.Role == access.Guest {
 		answer.Empty(w, http.StatusUnauthorized)
 		return
 	}
-	if len(parsed.Key) > 0 || parsed.Count {
-		answer.JSON(w, http.StatusBadRequest, "POST goes to the resource itself.")
-		return
-	}
-	var id int64
-	var err error
+	status, body, err := do(&change{Request: parsed, http: r, header: w.Header(), caller: caller, version: v, resource: resource})
 	switch {
-	case resource.Name == "application":
-		id, err = o.createFleet(r, actor)
-	case slices.Contains(model.VariableKinds(), kind):
-		id, err = o.createVariable(r, actor, kind)
-	default:
-		err = refuse("POST of %s is not supported yet.", resource.Name)
-	}
-	if err != nil {
+	case err != nil:
 		answerWrite(w, r, err)
-		return
+	case len(body) == 0:
+		answer.Empty(w, status)
+	default:
+		answer.Bytes(w, status, body)
 	}
-	o.answerCreated(w, r, resource, id, !parsed.ReturnResource)
+}
+
+// done is the answer to a write that shows no row.
+func (c *change) done(err error) (int, []byte, error) {
+	return http.StatusOK, []byte(c.version.Written), err
+}
+
+// values reads the body as fields of today. What the resource does not have is
+// left out: clients send fields of the hosted product.
+func (o *OData) values(c *change) (model.Values, error) {
+	fields := versions.Fields{}
+	if err := answer.Decode(c.http, &fields); err != nil {
+		return nil, err
+	}
+	if err := c.version.Body(c.http.Context(), lookup{o.db}, c.Request, fields); err != nil {
+		return nil, err
+	}
+	if err := o.typeBySlug(c, fields); err != nil {
+		return nil, err
+	}
+	current, ok := model.ResourceNamed(c.current())
+	if !ok {
+		return nil, model.ErrForbidden
+	}
+	return decode(current, fields)
+}
+
+// typeBySlug accepts the slug of a device type for its id in every version: it is
+// what people know.
+func (o *OData) typeBySlug(c *change, fields versions.Fields) error {
+	field := map[string]string{"application": "is_for__device_type", "device": "is_of__device_type"}[c.current()]
+	var slug string
+	if field == "" || fields[field] != nil || json.Unmarshal(fields["device_type"], &slug) != nil {
+		return nil
+	}
+	id, err := (lookup{o.db}).DeviceType(c.http.Context(), slug)
+	if err == nil && id == 0 {
+		err = refuse("Unknown device type %s", slug)
+	}
+	fields[field] = strconv.AppendInt(nil, id, 10)
+	return err
+}
+
+func (o *OData) post(c *change) (int, []byte, error) {
+	switch {
+	case c.Action == "canAccess":
+		body, err := o.answerAccess(c)
+		return http.StatusOK, body, err
+	case c.Action != "":
+		return 0, nil, refuse("%s has no action %q.", c.Request.Resource, c.Action)
+	case len(c.Key) > 0 || c.Count:
+		return 0, nil, refuse("POST goes to the resource itself.")
+	}
+	v, err := o.values(c)
+	if err != nil {
+		return 0, nil, err
+	}
+	id, err := o.db.Create(c.http.Context(), c.caller, c.current(), v)
+	if err != nil {
+		return 0, nil, err
+	}
+	c.header.Set("Location", fmt.Sprintf("/%s/%s(@id)?@id=%d", c.version.Name, c.Request.Resource, id))
+	if !c.ReturnResource {
+		return http.StatusCreated, fmt.Appendf(nil, `{"id":%d}`, id), nil
+	}
+	body, err := o.whole(c.http.Context(), c.resource, id)
+	return http.StatusCreated, body, err
 }
 
 // answerAccess answers resource(key)/canAccess.
-func (o *OData) answerAccess(w http.ResponseWriter, r *http.Request, caller access.Caller, v versions.Version, parsed query.Request) {
+func (o *OData) answerAccess(c *change) ([]byte, error) {
 	var body struct {
 		Action string `json:"action"`
 	}
-	if err := answer.Decode(r, &body); err != nil {
-		answer.BadBody(w, err)
-		return
+	if err := answer.Decode(c.http, &body); err != nil {
+		return nil, err
 	}
-	b, err := o.canAccess(r.Context(), o.compiler(caller, v.Resources), parsed, body.Action)
-	if err != nil {
-		answerQuery(w, r, err)
-		return
-	}
-	answer.Bytes(w, http.StatusOK, b)
+	return o.canAccess(c.http.Context(), o.compiler(c.caller, c.version.Resources), c.Request, body.Action)
 }
 
-func (o *OData) answerCreated(w http.ResponseWriter, r *http.Request, resource model.Resource, id int64, short bool) {
-	w.Header().Set("Location", fmt.Sprintf("/v7/%s(@id)?@id=%d", resource.Name, id))
-	if short {
-		answer.JSON(w, http.StatusCreated, map[string]int64{"id": id})
-		return
+// selected is the rows that the request names and the caller may write. A request
+// that names none is refused: it would write all.
+func (o *OData) selected(c *change, verb access.Verb) (model.Selection, error) {
+	if len(c.Key) == 0 && c.Options.Filter == nil {
+		return model.Selection{}, refuse("%s needs a key or a $filter: it would write every %s.", c.http.Method, c.Request.Resource)
 	}
-	b, err := o.whole(r.Context(), resource, id)
-	if err != nil {
-		answer.Failure(w, r, err)
-		return
+	where, ok, err := o.compiler(c.caller, c.version.Resources).selection(c.Request, verb)
+	if err == nil && !ok {
+		err = model.ErrForbidden
 	}
-	answer.Bytes(w, http.StatusCreated, b)
+	return where, err
 }
 
-// errForbidden is a write to something the caller may not change.
-var errForbidden = errors.New("forbidden")
+func (o *OData) patch(c *change) (int, []byte, error) {
+	where, err := o.selected(c, access.Update)
+	if err != nil {
+		return 0, nil, err
+	}
+	v, err := o.values(c)
+	if err != nil {
+		return 0, nil, err
+	}
+	_, err = o.db.Update(c.http.Context(), c.caller, c.current(), where, v)
+	return c.done(err)
+}
 
+// put changes the row with a natural key, or makes it.
+func (o *OData) put(c *change) (int, []byte, error) {
+	if len(c.Key) == 0 {
+		return 0, nil, refuse("PUT needs a key.")
+	}
+	where, err := o.selected(c, access.Update)
+	if err != nil {
+		return 0, nil, err
+	}
+	v, err := o.values(c)
+	if err != nil {
+		return 0, nil, err
+	}
+	n, err := o.db.Update(c.http.Context(), c.caller, c.current(), where, v)
+	if err != nil || n > 0 {
+		return c.done(err)
+	}
+	for _, part := range c.Key {
+		if part.Name == "" || part.Name == "id" {
+			return 0, nil, refuse("There is no such %s; its id is given by the cloud, so make it with POST.", c.Request.Resource)
+		}
+		if _, ok := v[part.Name]; !ok {
+			v[part.Name] = part.Value.Value
+		}
+	}
+	_, err = o.db.Create(c.http.Context(), c.caller, c.current(), v)
+	return c.done(err)
+}
+
+func (o *OData) remove(c *change) (int, []byte, error) {
+	where, err := o.selected(c, access.Delete)
+	if err != nil {
+		return 0, nil, err
+	}
+	n, err := o.db.Delete(c.http.Context(), c.caller, c.current(), where)
+	if err == nil && n == 0 && c.current() == "application" && len(c.Key) > 0 {
+		err = &model.MissingError{Reason: "Application(s) not found."}
+	}
+	return c.done(err)
+}
+
+// lookup answers what translating a body needs to know.
+type lookup struct{ db *model.DB }
+
+func (l lookup) DeviceType(ctx context.Context, slug string) (int64, error) {
+	return l.first(ctx, "device_type", `t.id = (SELECT y.device_type FROM device_type_alias y WHERE y.is_referenced_by__alias = ?)`, slug)
+}
+
+func (l lookup) Release(ctx context.Context, resource string, id int64, commit string) (int64, error) {
+	fleet := `?`
+	if resource == "device" {
+		fleet = `(SELECT d.belongs_to__application FROM device d WHERE d.id = ?)`
+	}
+	return l.first(ctx, "release", `t.status = 'success' AND t."commit" = ? AND t.belongs_to__application = `+fleet, commit, id)
+}
+
+func (l lookup) first(ctx context.Context, resource, where string, args ...any) (int64, error) {
+	r, _ := model.ResourceNamed(resource)
+	rows, err := l.db.Rows(ctx, r, []model.Field{{Name: "id", Kind: model.Integer}}, "WHERE "+where, args...)
+	if err != nil || len(rows) == 0 {
+		return 0, err
+	}
+	id, _ := rows[0][0].(int64)
+	return id, nil
+}
+
+// answerWrite answers a write that failed.
 func answerWrite(w http.ResponseWriter, r *http.Request, err error) {
-	if body, ok := errors.AsType[*answer.BodyError](err); ok {
-		answer.JSON(w, body.Status, body.Reason)
-		return
-	}
-	conflict, isConflict := errors.AsType[*model.ConflictError](err)
-	field, isField := errors.AsType[*model.FieldError](err)
+	var (
+		body      *answer.BodyError
+		conflict  *model.ConflictError
+		field     *model.FieldError
+		reference *model.ReferenceError
+		missing   *model.MissingError
+		refused   *model.RefusedError
+	)
 	switch {
-	case isConflict:
+	case errors.As(err, &body):
+		answer.JSON(w, body.Status, body.Reason)
+	case errors.As(err, &conflict):
 		answer.JSON(w, http.StatusConflict, conflict.Error())
-	case isField:
+	case errors.As(err, &reference):
+		answer.JSON(w, http.StatusConflict, reference.Error())
+	case errors.As(err, &field):
 		answer.JSON(w, http.StatusBadRequest, field.Error())
-	case errors.Is(err, errForbidden):
+	case errors.As(err, &missing):
+		answer.JSON(w, http.StatusNotFound, missing.Error())
+	case errors.As(err, &refused):
+		answer.JSON(w, http.StatusForbidden, refused.Error())
+	case errors.Is(err, model.ErrForbidden):
 		answer.Empty(w, http.StatusUnauthorized)
-	case errors.Is(err, model.ErrNotFound):
-		answer.JSON(w, http.StatusConflict, "Data is referenced that does not exist: "+err.Error()+".")
 	default:
 		answerQuery(w, r, err)
 	}
-}
-
-func (o *OData) createFleet(r *http.Request, actor auth.Actor) (int64, error) {
-	var body struct {
-		Name         string          `json:"app_name"`
-		DeviceType   json.RawMessage `json:"is_for__device_type"`
-		Slug         string          `json:"device_type"`
-		Organization int64           `json:"organization"`
-		UUID         string          `json:"uuid"`
-		Class        string          `json:"is_of__class"`
-	}
-	if err := answer.Decode(r, &body); err != nil {
-		return 0, err
-	}
-	deviceType := body.Slug
-	var id int64
-	switch {
-	case json.Unmarshal(body.DeviceType, &id) == nil:
-		resource, _ := model.ResourceNamed("device_type")
-		slug, _ := resource.Field("slug")
-		rows, err := o.db.Rows(r.Context(), resource, []model.Field{slug}, "WHERE t.id = ?", id)
-		if err != nil {
-			return 0, err
-		}
-		if len(rows) == 0 {
-			return 0, refuse("is_for__device_type: there is no device type %d.", id)
-		}
-		deviceType, _ = rows[0][0].(string)
-	case len(body.DeviceType) > 0 && string(body.DeviceType) != "null":
-		return 0, refuse("is_for__device_type: want the id of a device type, not %s.", body.DeviceType)
-	case deviceType == "":
-		return 0, refuse("is_for__device_type must be given.")
-	}
-	f, err := o.db.CreateFleet(r.Context(), model.NewFleet{Name: body.Name, DeviceType: deviceType, User: actor.ID,
-		Organization: body.Organization, UUID: body.UUID, Class: body.Class})
-	return f.ID, err
-}
-
-func (o *OData) createVariable(r *http.Request, actor auth.Actor, kind model.VariableKind) (int64, error) {
-	var body map[string]json.RawMessage
-	if err := answer.Decode(r, &body); err != nil {
-		return 0, err
-	}
-	var parent int64
-	var name, value string
-	for field, to := range map[string]any{kind.Parent(): &parent, "name": &name, "value": &value} {
-		if len(body[field]) == 0 {
-			return 0, refuse("%s must be given.", field)
-		}
-		if err := json.Unmarshal(body[field], to); err != nil {
-			return 0, refuse("%s: %s has the wrong type.", field, body[field])
-		}
-	}
-	if err := o.mayAddVariable(r.Context(), actor, kind, parent); err != nil {
-		return 0, err
-	}
-	return o.db.AddVariable(r.Context(), kind, parent, name, value)
-}
-
-// mayAddVariable is nil when the actor may give something a variable: a user
-// what is the organization's, a device itself.
-func (o *OData) mayAddVariable(ctx context.Context, actor auth.Actor, kind model.VariableKind, parent int64) error {
-	fleet, device, err := o.db.VariableOwner(ctx, kind, parent)
-	if errors.Is(err, model.ErrNotFound) {
-		return errForbidden // the same as a foreign one
-	}
-	if err != nil {
-		return err
-	}
-	may := false
-	if actor.Kind == auth.Device {
-		own, err := o.db.DeviceByID(ctx, actor.ID)
-		if err != nil {
-			return err
-		}
-		may = device == actor.ID && !own.Frozen
-	} else if may, err = o.db.UserMayUseFleet(ctx, actor.ID, fleet); err != nil {
-		return err
-	}
-	if !may {
-		return errForbidden
-	}
-	return nil
-}
-
-// patch changes rows: it stops builds, and it pins and names devices.
-func (o *OData) patch(w http.ResponseWriter, r *http.Request, v versions.Version) {
-	actor, ok := o.auth.Require(w, r, auth.User, auth.Device)
-	if !ok {
-		return
-	}
-	caller, parsed, ok := o.prepare(w, r, v)
-	if !ok {
-		return
-	}
-	resource, known := v.Resources[parsed.Resource]
-	if !known {
-		answer.JSON(w, http.StatusBadRequest, fmt.Sprintf("There is no resource %q here.", parsed.Resource))
-		return
-	}
-	if actor.Kind == auth.Device && resource.Name != "device" {
-		answer.Empty(w, http.StatusUnauthorized)
-		return
-	}
-	var body map[string]json.RawMessage
-	if err := answer.Decode(r, &body); err != nil {
-		answerWrite(w, r, err)
-		return
-	}
-	change, err := o.change(resource, body)
-	if err == nil && len(parsed.Key) == 0 && parsed.Options.Filter == nil {
-		err = refuse("PATCH needs a key or a $filter: it would change every %s.", resource.Name)
-	}
-	if err != nil {
-		answerWrite(w, r, err)
-		return
-	}
-	rows, err := o.concerned(r.Context(), o.compiler(caller, v.Resources), parsed)
-	if err != nil {
-		answerQuery(w, r, err)
-		return
-	}
-	for _, id := range rows {
-		if err := change(r.Context(), id); err != nil {
-			answerWrite(w, r, err)
-			return
-		}
-	}
-	answer.Empty(w, http.StatusOK)
-}
-
-// change is what a PATCH does to each row.
-func (o *OData) change(resource model.Resource, body map[string]json.RawMessage) (func(ctx context.Context, id int64) error, error) {
-	switch resource.Name {
-	case "release":
-		return o.cancel(body)
-	case "device":
-		return o.editDevice(body)
-	}
-	return nil, refuse("PATCH of %s is not supported yet.", resource.Name)
-}
-
-func (o *OData) cancel(body map[string]json.RawMessage) (func(context.Context, int64) error, error) {
-	var status string
-	if json.Unmarshal(body["status"], &status) != nil || status != model.StatusCancelled {
-		return nil, refuse("PATCH of release is not supported yet, except {\"status\":\"cancelled\"}.")
-	}
-	for field := range body {
-		if field != "status" && field != "end_timestamp" {
-			return nil, refuse("PATCH of release: %s cannot be changed yet.", field)
-		}
-	}
-	return o.db.CancelRelease, nil
-}
-
-func (o *OData) editDevice(body map[string]json.RawMessage) (func(context.Context, int64) error, error) {
-	var e model.DeviceEdit
-	if len(body) == 0 {
-		return nil, refuse("PATCH of device: nothing is changed; is_pinned_on__release and device_name can be.")
-	}
-	for field, raw := range body {
-		var err error
-		switch field {
-		case "is_pinned_on__release":
-			e.Pin = new(int64) // null: 0
-			if err = json.Unmarshal(raw, e.Pin); err == nil && *e.Pin == 0 && string(raw) != "null" {
-				err = errors.New("0 is no release")
-			}
-		case "device_name":
-			e.Name = new(string)
-			err = json.Unmarshal(raw, e.Name)
-		default:
-			return nil, refuse("PATCH of device: %s cannot be changed yet.", field)
-		}
-		if err != nil {
-			return nil, refuse("%s: %s has the wrong type.", field, raw)
-		}
-	}
-	return func(ctx context.Context, id int64) error { return o.db.EditDevice(ctx, id, e) }, nil
-}
-
-// concerned are the rows that a request names and the caller may change.
-func (o *OData) concerned(ctx context.Context, c *compiler, parsed query.Request) ([]int64, error) {
-	where, ok, err := c.selection(parsed, access.Update)
-	if err != nil || !ok {
-		return nil, err
-	}
-	resource := c.resources[parsed.Resource]
-	id, _ := resource.Field("id")
-	rows, err := o.db.Rows(ctx, resource, []model.Field{id}, "WHERE "+where.SQL, where.Args...)
-	if err != nil {
-		return nil, err
-	}
-	var out []int64
-	for _, row := range rows {
-		n, ok := row[0].(int64)
-		if !ok {
-			return nil, fmt.Errorf("%s: an id is %v", resource.Name, row[0])
-		}
-		out = append(out, n)
-	}
-	return out, nil
 }

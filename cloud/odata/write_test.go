@@ -58,15 +58,16 @@ func TestADeviceIntroducesItself(t *testing.T) {
 		`{"is_pinned_on__release":"x"}`:  "wrong type",
 		`{"device_name":""}`:             "one line",
 		`{"device_name":"a\nb"}`:         "newline",
-		`{"belongs_to__application":1}`:  "cannot be changed yet",
-		`{}`:                             "nothing is changed",
-		`{"device_name":"x","status":1}`: "cannot be changed yet",
+		`{"device_name":"x","status":1}`: "want a text",
 	} {
 		if a := w.Want(400, "PATCH", self, key, body); !strings.Contains(a.Body, text) {
 			t.Errorf("%s: %s", body, a.Body)
 		}
 	}
-	w.Want(400, "PATCH", "/v7/device", key, pin(old.ID)) // every device
+	w.Want(200, "PATCH", self, key, `{}`)
+	w.Want(200, "PATCH", self, key, `{"nobody_knows_this":1}`)
+	w.Want(401, "PATCH", self, key, fmt.Sprintf(`{"belongs_to__application":%d}`, kitchen.ID)) // others move it
+	w.Want(400, "PATCH", "/v7/device", key, pin(old.ID))                                       // every device
 	w.Want(401, "PATCH", fmt.Sprintf("/v7/release(%d)", building.ID), key, `{"status":"cancelled"}`)
 	w.Want(200, "PATCH", self, w.AdminSession, `{"is_pinned_on__release":null}`)
 	if d, _ := w.DB.DeviceByID(t.Context(), device.ID); d.PinnedRelease != 0 {
@@ -83,7 +84,8 @@ func TestADeviceIntroducesItself(t *testing.T) {
 	w.Want(201, "POST", "/v7/device_config_variable", key, variable(device.ID))
 	w.Want(409, "POST", "/v7/device_config_variable", key, variable(device.ID))
 	w.Want(401, "POST", "/v7/device_config_variable", key, variable(neighbour.ID))
-	w.Want(401, "POST", "/v7/device_environment_variable", key, variable(device.ID))
+	w.Want(201, "POST", "/v7/device_environment_variable", key, fmt.Sprintf(`{"device":%d,"name":"A","value":"1"}`, device.ID))
+	w.Want(401, "POST", "/v7/application_environment_variable", key, fmt.Sprintf(`{"application":%d,"name":"A","value":"1"}`, kitchen.ID))
 	if a := w.Want(200, "GET", at("device_config_variable", "$select", "name,value"), key, ""); a.Body != `{"d":[{"name":"RESIN_SUPERVISOR_LOG_CONTROL","value":"false"}]}` {
 		t.Error(a.Body)
 	}
