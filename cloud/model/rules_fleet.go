@@ -191,7 +191,7 @@ func afterFleet(ctx context.Context, t *txn, w *write) error {
 	if w.changes("should_be_running__release") {
 		t.announce(Topic{FleetTarget, w.id})
 	}
-	if w.changes("app_name", "is_of__class", "is_host") {
+	if w.changes("app_name", "is_of__class", "is_host", "is_updated_by__application") {
 		return t.tellFleet(ctx, w.id)
 	}
 	return nil
