@@ -13,7 +13,7 @@ func deviceRules() rules {
 		required: "uuid device_name actor is_of__device_type",
 		// Connections are the cloud's to see; the rest is kept beside other fields.
 		server: `actor api_heartbeat_state changed_api_heartbeat_state_on__date last_seen is_online last_connectivity_event
-			is_connected_to_vpn last_vpn_event last_update_status_event is_managed_by__service_instance is_running__release`,
+			is_connected_to_vpn last_vpn_event last_update_status_event is_managed_by__service_instance`,
 		fixed: "uuid",
 		lengths: map[string][2]int{
 			"note": {0, 1_000_000}, "status": {0, 50}, "os_version": {0, 70}, "supervisor_version": {0, 20}, "ip_address": {0, 2000},
