@@ -24,6 +24,8 @@ type World struct {
 	T    testing.TB
 	DB   *model.DB
 	Auth *auth.Auth
+	// Config opened DB; with a shared database it opens another server's.
+	Config model.Config
 	// Mux serves what the test adds, at URL.
 	Mux *http.ServeMux
 	URL string
@@ -61,6 +63,7 @@ func New(t testing.TB, now func() time.Time) *World {
 	var err error
 	cfg := Database(t)
 	cfg.Now, cfg.RegistryHost = now, func() string { return "registry.test:5000" }
+	w.Config = cfg
 	w.DB, err = model.Open(t.Context(), cfg)
 	w.must(err)
 	t.Cleanup(func() { w.DB.Close() })
