@@ -275,6 +275,9 @@ func (a *Auth) FirstLogin(ctx context.Context) (username, password string, err e
 		return "", "", err
 	}
 	if _, err := a.db.CreateUser(ctx, "admin", hash); err != nil {
+		if has, _ := a.db.HasUsers(ctx); has {
+			return "", "", nil // another server on the same database was first, and shows it
+		}
 		return "", "", fmt.Errorf("create the first user: %w", err)
 	}
 	return "admin", password, nil

@@ -187,7 +187,7 @@ func (t *txn) lockRow(ctx context.Context, table string, id int64) error {
 	if !t.dialect.rowLocks {
 		return nil // one transaction writes at a time
 	}
-	_, err := t.ExecContext(ctx, `SELECT 1 FROM "`+table+`" WHERE id = ? FOR NO KEY UPDATE`, id)
+	_, err := t.ExecContext(ctx, `SELECT 1 FROM "`+table+`" t WHERE id = ?`+t.locking(), id)
 	return err
 }
 

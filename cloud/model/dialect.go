@@ -58,7 +58,7 @@ func numbered(query string) string {
 
 // skipped is the length of the text, quoted name or comment that s begins with; 0: none.
 func skipped(s string) int {
-	end := -1
+	var end int
 	switch {
 	case s[0] == '\'' || s[0] == '"':
 		end = strings.IndexByte(s[1:], s[0]) // a doubled quote is a second text right behind

@@ -42,8 +42,9 @@ const (
 	// gatherTime is how long topics for people are gathered.
 	gatherTime = 50 * time.Millisecond
 	// quietLimit is how long the connection may be silent before it is tried.
-	quietLimit             = 20 * time.Second
-	reconnectMin, reconMax = 100 * time.Millisecond, 10 * time.Second
+	quietLimit = 20 * time.Second
+	// A lost connection is tried again after these times, longer each time.
+	firstTry, laterTries = 100 * time.Millisecond, 10 * time.Second
 )
 
 // newExchange listens before it returns: nothing committed later is missed.
@@ -82,7 +83,7 @@ func (e *exchange) hear(ctx context.Context, conn *pgx.Conn) {
 		for e.hearOne(ctx, conn) == nil {
 		}
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		conn.Close(closing) //nolint:errcheck // it is broken, or we end
+		conn.Close(closing)
 		cancel()
 		if conn = e.reconnect(ctx); conn == nil {
 			return
@@ -108,7 +109,7 @@ func (e *exchange) hearOne(ctx context.Context, conn *pgx.Conn) error {
 }
 
 func (e *exchange) reconnect(ctx context.Context) *pgx.Conn {
-	for wait := reconnectMin; ; wait = min(2*wait, reconMax) {
+	for wait := firstTry; ; wait = min(2*wait, laterTries) {
 		select {
 		case <-ctx.Done():
 			return nil

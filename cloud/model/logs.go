@@ -38,6 +38,9 @@ func (db *DB) AppendLogs(ctx context.Context, device int64, lines []LogLine) err
 		return nil
 	}
 	return db.update(ctx, func(t *txn) error {
+		if err := t.lockRow(ctx, "device", device); err != nil {
+			return err
+		}
 		lines, err := newLines(ctx, t, device, lines)
 		if err != nil || len(lines) == 0 {
 			return err

@@ -374,18 +374,27 @@ func (db *DB) LastSuccess(ctx context.Context, fleet int64) (Release, []Image, e
 	return r, images, err
 }
 
+// abandonedBuild is how long a build can take at most on a database that other
+// servers may be building on.
+const abandonedBuild = 24 * time.Hour
+
 // FailRunningReleases gives status error to builds that a stop of the cloud
-// left behind, and says how many there were. Call it before builds can start.
+// left behind, and says how many there were. Call it before builds can start. On a
+// shared database a build may be another server's: only those of yesterday count.
 func (db *DB) FailRunningReleases(ctx context.Context) (int, error) {
 	var n int
+	before := db.Now().Add(time.Minute) // all
+	if db.Shared() {
+		before = db.Now().Add(-abandonedBuild)
+	}
 	err := db.update(ctx, func(t *txn) error {
 		if _, err := t.change(ctx, itself(), "image", Selection{SQL: `t.status = 'running' AND t.id IN (SELECT p.image FROM image__is_part_of__release p
-			JOIN release r ON r.id = p.is_part_of__release WHERE r.source = 'cloud')`},
+			JOIN release r ON r.id = p.is_part_of__release WHERE r.source = 'cloud' AND r.start_timestamp < ?)`, Args: []any{before.UnixMilli()}},
 			Values{"status": StatusError, "end_timestamp": t.now, "error_message": "The cloud stopped during the build; push again."}); err != nil {
 			return err
 		}
 		var err error
-		n, err = t.change(ctx, itself(), "release", Selection{SQL: `t.status = 'running' AND t.source = 'cloud'`},
+		n, err = t.change(ctx, itself(), "release", Selection{SQL: `t.status = 'running' AND t.source = 'cloud' AND t.start_timestamp < ?`, Args: []any{before.UnixMilli()}},
 			Values{"status": StatusError, "end_timestamp": t.now})
 		return err
 	})

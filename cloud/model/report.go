@@ -256,6 +256,9 @@ func (s *Reports) forget() {
 }
 
 func (t *txn) applyReport(ctx context.Context, device int64, report Report, k known) error {
+	if err := t.lockRow(ctx, "device", device); err != nil {
+		return err
+	}
 	values, systems := split(reportedColumns(report.Values))
 	if k.running != 0 {
 		values = append(values, Value{"is_running__release", k.running})

@@ -30,6 +30,9 @@ import (
 type Config struct {
 	// DataDir holds everything; it is made when missing.
 	DataDir string
+	// Database is the URL of a PostgreSQL database, which other servers may share;
+	// empty: a file in DataDir.
+	Database string
 	// Listen and RegistryListen are host:port; port 0 takes a free one.
 	Listen, RegistryListen string
 	// PublicURL is how devices and owners reach the API; made from Listen
@@ -92,7 +95,7 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 		return nil, err
 	}
 	if s.db, err = model.Open(ctx, model.Config{
-		Path: filepath.Join(cfg.DataDir, "cloud.db"), RegistryHost: func() string { return s.registryHost }}); err != nil {
+		Path: filepath.Join(cfg.DataDir, "cloud.db"), Database: cfg.Database, RegistryHost: func() string { return s.registryHost }}); err != nil {
 		return nil, err
 	}
 	if n, err := s.db.FailRunningReleases(ctx); err != nil {

@@ -151,7 +151,7 @@ func TestANewCloudAndItsRestart(t *testing.T) {
 	if status, _, _ := do(t, http.DefaultClient, "GET", again.URL()+"/user/v1/whoami", token, ""); status != 200 {
 		t.Errorf("the session ended with the restart: %d", status)
 	}
-	if _, err := server.OpenUsers(t.Context(), dir); err == nil {
+	if _, err := server.OpenUsers(t.Context(), dir, ""); err == nil {
 		t.Error("users are changed while the cloud runs")
 	}
 	stop()
@@ -180,7 +180,7 @@ func resetPassword(t *testing.T, dir string) string {
 
 func openUsers(t *testing.T, dir string) *server.Users {
 	t.Helper()
-	users, err := server.OpenUsers(t.Context(), dir)
+	users, err := server.OpenUsers(t.Context(), dir, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,7 +188,7 @@ func openUsers(t *testing.T, dir string) *server.Users {
 }
 
 func TestUsersOfNoCloud(t *testing.T) {
-	if _, err := server.OpenUsers(t.Context(), t.TempDir()); err == nil || !strings.Contains(err.Error(), "--data-dir") {
+	if _, err := server.OpenUsers(t.Context(), t.TempDir(), ""); err == nil || !strings.Contains(err.Error(), "--data-dir") {
 		t.Errorf("an empty folder has users: %v", err)
 	}
 }

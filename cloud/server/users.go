@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"deckhand/cloud/auth"
@@ -17,13 +16,14 @@ type Users struct {
 	auth *auth.Auth
 }
 
-// OpenUsers opens the users of the cloud in dataDir.
-func OpenUsers(ctx context.Context, dataDir string) (*Users, error) {
-	path := filepath.Join(dataDir, "cloud.db")
-	if _, err := os.Stat(path); err != nil {
-		return nil, fmt.Errorf("open users: %w; give the folder of the cloud with --data-dir", err)
+// OpenUsers opens the users of the cloud in dataDir, or of the cloud whose
+// PostgreSQL database has the given URL.
+func OpenUsers(ctx context.Context, dataDir, database string) (*Users, error) {
+	cfg, err := existing(dataDir, database)
+	if err != nil {
+		return nil, fmt.Errorf("open users: %w", err)
 	}
-	db, err := model.Open(ctx, model.Config{Path: path})
+	db, err := model.Open(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}

@@ -24,11 +24,13 @@ import (
 type cli struct {
 	Serve   serveCmd   `cmd:"" help:"Run the cloud."`
 	User    userCmd    `cmd:"" help:"Who may log in; stop the cloud first."`
+	Migrate migrateCmd `cmd:"" help:"Move the schema of the database; stop the cloud first."`
 	Version versionCmd `cmd:"" help:"Show the version."`
 }
 
 type serveCmd struct {
 	DataDir        string        `default:"/var/lib/deckhand-cloud" env:"DECKHAND_CLOUD_DATA_DIR" placeholder:"DIR" help:"Folder of the database, keys and images (${default})."`
+	Database       string        `env:"DECKHAND_CLOUD_DATABASE" placeholder:"URL" help:"PostgreSQL database, postgres://user:password@host/name, which several servers may share; a file in the data folder when not given."`
 	Listen         string        `default:"127.0.0.1:8480" env:"DECKHAND_CLOUD_LISTEN" placeholder:"HOST:PORT" help:"Address of API and web page (${default})."`
 	RegistryListen string        `default:"127.0.0.1:8481" env:"DECKHAND_CLOUD_REGISTRY_LISTEN" placeholder:"HOST:PORT" help:"Address of the image registry (${default})."`
 	PublicURL      string        `name:"public-url" env:"DECKHAND_CLOUD_PUBLIC_URL" placeholder:"URL" help:"How devices and owners reach the API, when not by --listen."`
@@ -61,7 +63,7 @@ func (c *serveCmd) Run(ctx context.Context) error {
 		return err
 	}
 	s, err := server.New(ctx, server.Config{
-		DataDir: c.DataDir, Listen: c.Listen, RegistryListen: c.RegistryListen, PublicURL: c.PublicURL, RegistryHost: c.RegistryHost,
+		DataDir: c.DataDir, Database: c.Database, Listen: c.Listen, RegistryListen: c.RegistryListen, PublicURL: c.PublicURL, RegistryHost: c.RegistryHost,
 		Engine: c.Engine, TLSCert: c.TLSCert, TLSKey: c.TLSKey, PollInterval: c.PollInterval, TrustedProxies: c.TrustedProxy, BuilderSecret: c.BuilderSecret, Log: log,
 	})
 	if err != nil {

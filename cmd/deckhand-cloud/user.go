@@ -21,12 +21,13 @@ type userCmd struct {
 
 // place says which cloud.
 type place struct {
-	DataDir string `default:"/var/lib/deckhand-cloud" env:"DECKHAND_CLOUD_DATA_DIR" placeholder:"DIR" help:"Folder of the cloud (${default})."`
+	DataDir  string `default:"/var/lib/deckhand-cloud" env:"DECKHAND_CLOUD_DATA_DIR" placeholder:"DIR" help:"Folder of the cloud (${default})."`
+	Database string `env:"DECKHAND_CLOUD_DATABASE" placeholder:"URL" help:"PostgreSQL database of the cloud, when it has one."`
 }
 
 // with opens the users of the cloud for as long as do takes.
 func (p place) with(ctx context.Context, do func(*server.Users) error) (err error) {
-	users, err := server.OpenUsers(ctx, p.DataDir)
+	users, err := server.OpenUsers(ctx, p.DataDir, p.Database)
 	if err != nil {
 		return err
 	}

@@ -73,7 +73,7 @@ func (s *Server) start(ctx context.Context, bin string, settings []string) error
 	for _, setting := range settings {
 		args = append(args, "-c", setting)
 	}
-	s.cmd = exec.Command(filepath.Join(bin, "postgres"), args...) //nolint:gosec,noctx // it ends in Stop, or with us
+	s.cmd = exec.Command(filepath.Join(bin, "postgres"), args...) //nolint:gosec // it ends in Stop, or with us
 	// A test process that is killed takes its cluster along.
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: owner, Pdeathsig: syscall.SIGQUIT}
 	s.cmd.Dir = s.dir
@@ -172,7 +172,7 @@ func (s *Server) Exec(ctx context.Context, statement string) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close(ctx) //nolint:errcheck // the statement has ended
+	defer conn.Close(ctx)
 	_, err = conn.Exec(ctx, statement)
 	return err
 }
@@ -198,12 +198,17 @@ func (s *Server) Break(ctx context.Context, name string) error {
 	return s.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '"+name+"'")
 }
 
+// quickExit is the exit code of a cluster that was told to end at once.
+const quickExit = 2
+
 // Stop ends the cluster and removes it.
 func (s *Server) Stop() error {
 	var err error
 	if s.cmd != nil {
 		err = s.cmd.Process.Signal(syscall.SIGQUIT) // at once; nothing in it is kept
-		<-s.ended
+		if ended := <-s.ended; err == nil && s.cmd.ProcessState.ExitCode() != quickExit {
+			err = ended
+		}
 		s.cmd = nil
 	}
 	return errors.Join(err, os.RemoveAll(s.dir))
