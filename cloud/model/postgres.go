@@ -47,6 +47,8 @@ func parsePostgres(url string) (cfg *pgx.ConnConfig, name string, err error) {
 // take too long, which a migration may.
 func openPostgres(cfg *pgx.ConnConfig, limited bool) *sql.DB {
 	cfg = cfg.Copy()
+	// Compiling a query takes longer than any of ours runs.
+	cfg.RuntimeParams["jit"] = "off"
 	if limited {
 		cfg.RuntimeParams["statement_timeout"] = postgresStatementMax
 		cfg.RuntimeParams["lock_timeout"] = postgresLockMax

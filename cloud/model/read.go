@@ -3,6 +3,7 @@ package model
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -59,9 +60,46 @@ func (b *Budget) Take(bytes int) error {
 	return nil
 }
 
-// Read runs a query. The error is a *TooMuchError when the budget is used up.
+// Postgres says which dialect a Query must be in where the two differ.
+func (db *DB) Postgres() bool { return db.dialect.name == postgresDialect.name }
+
+// Reader runs queries.
+type Reader interface {
+	// Read runs a query. The error is a *TooMuchError when the budget is used up.
+	Read(ctx context.Context, q Query, budget *Budget) ([][]any, error)
+}
+
+// Read runs a query by itself: see Reader.
 func (db *DB) Read(ctx context.Context, q Query, budget *Budget) ([][]any, error) {
-	rows, err := db.read.QueryContext(ctx, q.SQL, q.Args...)
+	return db.run(ctx, db.read, q, budget)
+}
+
+// Moment runs queries that all see the rows of one moment, whatever is written
+// meanwhile.
+func (db *DB) Moment(ctx context.Context, do func(Reader) error) error {
+	tx, err := db.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return err
+	}
+	// There is nothing to commit.
+	return errors.Join(do(moment{db, tx}), tx.Rollback())
+}
+
+type moment struct {
+	db *DB
+	tx *sql.Tx
+}
+
+func (m moment) Read(ctx context.Context, q Query, budget *Budget) ([][]any, error) {
+	return m.db.run(ctx, m.tx, q, budget)
+}
+
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+func (db *DB) run(ctx context.Context, on querier, q Query, budget *Budget) ([][]any, error) {
+	rows, err := on.QueryContext(ctx, q.SQL, q.Args...)
 	if err != nil {
 		return nil, err
 	}

@@ -408,10 +408,19 @@ func (c *compiler) sortKey(r row, e query.Expr) (by fragment, nullable bool, err
 	return sqlf("(SELECT %s FROM %s WHERE %s)", c.sortable(v), from, where), true, nil
 }
 
-// sortable is a value whose order is the same everywhere: that of code points.
+// sortable is a value whose order is the same everywhere.
 func (c *compiler) sortable(v value) fragment {
-	if c.postgres && v.class == text {
-		return sqlf(`%s COLLATE "C"`, v.fragment)
+	if v.class == text {
+		return c.binary(v.fragment)
 	}
 	return v.fragment
+}
+
+// binary is a text that compares by code points, with letters being those of
+// ASCII. Columns do so already, what is calculated may not.
+func (c *compiler) binary(f fragment) fragment {
+	if c.postgres {
+		return sqlf(`(%s) COLLATE "C"`, f)
+	}
+	return f
 }

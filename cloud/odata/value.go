@@ -212,6 +212,9 @@ func (c *compiler) comparison(s scope, e query.Binary, joins *[]join) (fragment,
 	if !equality && (common == boolean || common == opaque || common == location) {
 		return never, refuse("%s: %s cannot be ordered.", query.Print(e), left.name)
 	}
+	if common == text && !equality && left.class != null && right.class != null {
+		a, b = c.binary(a), c.binary(b)
+	}
 	return compared(e.Op, left, right, a, b), nil
 }
 
