@@ -17,7 +17,8 @@ type Apps interface {
 	Status() (Status, error)
 	// Act does something to an app and returns when it is done. When ctx ends
 	// first the action goes on; after any other error it does not, except that
-	// what failed is tried again later. Class locked: a lock is in the way.
+	// what failed is tried again later. Class locked: a lock is in the way;
+	// ErrVanished: there is nothing any more to act on.
 	Act(ctx context.Context, a Action) error
 	// Environment is that of a container, as the engine has it.
 	Environment(ctx context.Context, container string) (map[string]string, error)
@@ -33,7 +34,12 @@ type Action struct {
 	Services []string // empty: all of the app's
 	Force    bool     // update locks are broken
 	Alone    bool     // not while another action works on the app; it waits for that, but not for long
+	Present  bool     // only if what it works on is on the device when it begins; else ErrVanished
 }
+
+// ErrVanished means that a service lost its container after the request was
+// checked and before anything was done.
+var ErrVanished = errors.New("the service has no container any more")
 
 // actionRoutes change apps. A key of a service opens them for its own app.
 func (a *api) actionRoutes() []route {
@@ -242,11 +248,17 @@ func (a *api) service(kind state.IntentKind) func(http.ResponseWriter, *http.Req
 			text(w, http.StatusNotFound, refusal)
 			return
 		}
-		if err := a.act(r, serviceAction(kind, app, name, f)); err != nil {
+		x := serviceAction(kind, app, name, f)
+		x.Present = true
+		err = a.act(r, x)
+		switch {
+		case errors.Is(err, ErrVanished):
+			w.WriteHeader(http.StatusNotFound) // without a body, as programs know it
+		case err != nil:
 			problemOf(w, err)
-			return
+		default:
+			text(w, http.StatusOK, "OK")
 		}
-		text(w, http.StatusOK, "OK")
 	}
 }
 

@@ -20,6 +20,7 @@ type device struct {
 	locked  map[int64]string // by app: the service that holds an update lock
 	trial   bool             // a new host OS must show that it works
 	noLED   bool
+	gone    bool  // containers vanish before an action begins
 	keyless error // why the keys of services cannot be read
 	story   []string
 }
@@ -120,6 +121,9 @@ func (d *device) Act(_ context.Context, a Action) error {
 	}
 	if s, ok := d.locked[a.App]; ok && a.Kind != state.Start && !a.Force {
 		return lockfile(a.App, s)
+	}
+	if d.gone && a.Present {
+		return fmt.Errorf("act: %w", ErrVanished)
 	}
 	d.tell("%s %d %s force=%v alone=%v", a.Kind, a.App, strings.Join(a.Services, ","), a.Force, a.Alone)
 	return nil

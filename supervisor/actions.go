@@ -76,12 +76,19 @@ func (e edge) Act(ctx context.Context, a localapi.Action) error {
 // newAction is the wish that an action stands for.
 func newAction(t state.Target, w state.World, a localapi.Action) (wish, error) {
 	uuid := appNumbered(t, w, a.App)
+	if uuid == "" && a.Present {
+		return wish{}, localapi.ErrVanished
+	}
 	if uuid == "" {
 		return wish{}, fmt.Errorf("Application with ID %d is not in the current state", a.App) //nolint:staticcheck // balena's words
 	}
 	x, err := newWish(t, w, a.Kind, Request{App: uuid, Services: a.Services, By: caller})
 	if err != nil {
 		return x, err
+	}
+	every := func(state.Container) bool { return true }
+	if a.Present && x.kind != state.Start && len(x.containers(every)) == 0 {
+		return x, localapi.ErrVanished // a start makes one
 	}
 	started := func(c state.Container) bool { return c.Up() || c.Phase == state.Exited }
 	if x.kind == state.Restart && len(x.containers(started)) == 0 {

@@ -20,6 +20,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"deckhand/engine/enginetest"
+	"deckhand/localapi"
 	"deckhand/locks"
 	"deckhand/report"
 	"deckhand/state"
@@ -332,6 +333,60 @@ func TestAnActionOutlivesItsRequest(t *testing.T) {
 		c := b.boxes()["job"]
 		return c.ID != first && c.Status == "running" && len(b.intents()) == 0
 	})
+}
+
+// A service whose container somebody removed after the request was checked is not
+// there to be restarted or stopped; nothing is written down. A start makes a new one.
+func TestAnActionOnWhatVanished(t *testing.T) {
+	b := newDesk(t)
+	var release sync.Once
+	made := make(chan struct{})
+	goOn := func() { release.Do(func() { close(made) }) }
+	defer goOn()
+	b.holding(func(route string) error {
+		if route == "POST /containers/create" { // the loop makes it anew
+			<-made
+		}
+		return nil
+	})
+	b.removeByHand(b.boxes()["job"].ID)
+	b.until("the loss is seen", func() bool {
+		return !slices.ContainsFunc(b.s.runner.Status().World.Apps[fleetApp].Containers, func(c state.Container) bool { return c.Service == "job" })
+	})
+	act := func(kind state.IntentKind) error {
+		return edge{s: b.s}.Act(b.Context(), localapi.Action{Kind: kind, App: 1000, Services: []string{"job"}, Alone: true, Present: true})
+	}
+	for _, kind := range []state.IntentKind{state.Restart, state.Stop} {
+		if err := act(kind); !errors.Is(err, localapi.ErrVanished) {
+			t.Errorf("%s: %v", kind, err)
+		}
+	}
+	if left := b.intents(); len(left) != 0 {
+		t.Errorf("left to do: %v", left)
+	}
+	goOn()
+	if err := act(state.Start); err != nil {
+		t.Error(err)
+	}
+	b.until("the service again", func() bool { return b.boxes()["job"].Status == "running" })
+}
+
+// removeByHand removes a container as somebody with the engine's own tool does.
+func (b *desk) removeByHand(id string) {
+	r, err := http.NewRequestWithContext(b.Context(), http.MethodDelete, b.engine+"/v1.41/containers/"+id+"?force=1", http.NoBody)
+	if err != nil {
+		b.Error(err)
+		return
+	}
+	res, err := http.DefaultClient.Do(r)
+	if err != nil {
+		b.Error(err)
+		return
+	}
+	_ = res.Body.Close()
+	if res.StatusCode/100 != 2 {
+		b.Errorf("remove %s by hand: %s", id, res.Status)
+	}
 }
 
 // A step that fails is an answer; the action is tried again all the same.
