@@ -61,7 +61,9 @@ func New(cfg Config) (r *Registry, err error) {
 }
 
 // ServeHTTP answers one registry request.
-func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) { r.app.ServeHTTP(w, req) }
+func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	r.app.ServeHTTP(w, unaliased(req))
+}
 
 // Close stops the library's background work. Requests after it are not answered usefully.
 func (r *Registry) Close() error { return r.app.Shutdown() }

@@ -6,7 +6,9 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -24,7 +26,7 @@ import (
 // tokens plays the cloud's token endpoint: what a user may do is in rights.
 type tokens struct {
 	key    *ecdsa.PrivateKey
-	rights map[string]string // user → "repository:actions"
+	rights map[string]string // user → "repository:actions[ as alias]"
 }
 
 func newTokens(t *testing.T) *tokens {
@@ -51,7 +53,8 @@ func (tk *tokens) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	user, _, _ := r.BasicAuth()
 	access := []map[string]any{}
 	if repo, actions, ok := strings.Cut(tk.rights[user], ":"); ok {
-		access = append(access, map[string]any{"type": "repository", "name": repo, "actions": strings.Split(actions, ",")})
+		actions, alias, _ := strings.Cut(actions, " as ")
+		access = append(access, map[string]any{"type": "repository", "name": repo, "actions": strings.Split(actions, ","), "alias": alias})
 	}
 	token := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{
 		"iss": "api.test", "aud": "registry.test", "sub": user, "access": access,
@@ -158,5 +161,75 @@ func TestBadConfigurationIsAnError(t *testing.T) {
 		if _, err := New(cfg); err == nil {
 			t.Errorf("%s: accepted", what)
 		}
+	}
+}
+
+func TestAnImageByAnotherName(t *testing.T) {
+	tk := newTokens(t)
+	tk.rights["builder"] = "v2/aaaa:pull,push"
+	tk.rights["device"] = "v2/aaaa:pull as home/garden/1.0.0"
+	tk.rights["stranger"] = "v2/bbbb:pull as home/garden/1.0.0"
+	host := start(t, tk, t.TempDir())
+	reference := func(repository string) name.Reference {
+		t.Helper()
+		ref, err := name.ParseReference(host+"/"+repository, name.Insecure)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ref
+	}
+	img, err := random.Image(2048, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.Write(reference("v2/aaaa"), img, as("builder")); err != nil {
+		t.Fatal(err)
+	}
+	pulled, err := remote.Image(reference("home/garden/1.0.0"), as("device"))
+	if err != nil {
+		t.Fatalf("pull by the other name: %v", err)
+	}
+	layers, err := pulled.Layers()
+	if err != nil || len(layers) != 2 {
+		t.Fatal(layers, err)
+	}
+	for _, layer := range layers {
+		blob, err := layer.Compressed()
+		if err != nil {
+			t.Fatalf("pull a layer by the other name: %v", err)
+		}
+		_, err = io.Copy(io.Discard, blob)
+		if err := errors.Join(err, blob.Close()); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := remote.Get(reference("home/garden"), as("device")); err == nil {
+		t.Error("a name that the token does not have was pulled")
+	}
+	if _, err := remote.Get(reference("home/garden/1.0.0"), as("stranger")); err == nil {
+		t.Error("the name of another image led to it")
+	}
+	other, err := random.Image(1024, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.Write(reference("home/garden/1.0.0"), other, as("device")); err == nil {
+		t.Error("an image was pushed by a name that is for pulling")
+	}
+
+	// Who writes a token has to sign it.
+	forged := base64.RawURLEncoding.EncodeToString([]byte(`{"access":[{"type":"repository","name":"v2/aaaa","alias":"x/y","actions":["pull"]}]}`))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+host+"/v2/x/y/manifests/latest", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer e30."+forged+".AAAA")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusUnauthorized {
+		t.Errorf("a forged token: %s", resp.Status)
 	}
 }
