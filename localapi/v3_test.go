@@ -28,14 +28,27 @@ type v3 struct {
 
 func (d *v3) say(format string, args ...any) { d.story = append(d.story, fmt.Sprintf(format, args...)) }
 
-func (d *v3) StatusOf(s Scope) any { return map[string]any{"all": s.All, "app": s.App} }
+// What StatusOf answers.
+const (
+	statusOfAll = `{"apps":[],"name":"all","state":"settled","version":"1.0.0"}`
+	statusOfOwn = `{"apps":[],"name":"app 1","state":"settled","version":"1.0.0"}`
+)
+
+func (d *v3) StatusOf(s Scope) any {
+	name := "all"
+	if !s.All {
+		name = fmt.Sprint("app ", s.App)
+	}
+	return map[string]any{"version": "1.0.0", "name": name, "state": "settled", "apps": []any{}}
+}
 
 func (d *v3) PlanOf(s Scope) (Plan, error) {
 	return Plan{Text: fmt.Sprint("plan of ", s.App), DOT: "digraph plan {}", JSON: map[string]any{"steps": []int{}}}, d.err
 }
 
 func (d *v3) ExplainOf(s Scope, service string) (any, error) {
-	return map[string]string{"of": fmt.Sprint(s.App, " ", service)}, d.err
+	d.say("explain %s for %d", service, s.App)
+	return map[string]any{"app": "shop", "uuid": "u", "service": service, "asked": time.Time{}, "verdict": "It runs.", "past": []any{}}, d.err
 }
 
 func (d *v3) HistoryOf(s Scope, q HistoryQuery) (any, error) {
@@ -90,10 +103,10 @@ func TestRoutesBeyondBalenas(t *testing.T) {
 		code               int
 		want               string // the answer, or what the supervisor was asked
 	}{
-		{"GET", "/v3/status", "", whole, 200, `{"all":true,"app":0}`},
-		{"GET", "/v3/status", "", own, 200, `{"all":false,"app":1}`},
-		{"GET", "/v3/explain?service=web", "", own, 200, `{"of":"1 web"}`},
-		{"GET", "/v3/explain", "", own, 200, `{"of":"1 web"}`},
+		{"GET", "/v3/status", "", whole, 200, statusOfAll},
+		{"GET", "/v3/status", "", own, 200, statusOfOwn},
+		{"GET", "/v3/explain?service=web", "", own, 200, `explain web for 1`},
+		{"GET", "/v3/explain", "", own, 200, `explain web for 1`},
 		{"GET", "/v3/explain", "", whole, 400, `{"class":"invalid","error":"name a service: /v3/explain?service=APP/SERVICE"}`},
 		{"GET", "/v3/history", "", own, 200, `history of 1: app "" service "" since 0001-01-01T00:00:00Z after "" limit 200`},
 		{"GET", "/v3/history?app=shop&service=web&since=2026-01-02T03:04:05Z&limit=5&after=7.1", "", whole, 200, `history of 0: app "shop" service "web" since 2026-01-02T03:04:05Z after "7.1" limit 5`},
@@ -303,8 +316,8 @@ func TestEvents(t *testing.T) {
 		t.Errorf("type %s", got)
 	}
 	// Whoever comes for the first time gets everything at once.
-	all.expect("status", `{"all":true,"app":0}`)
-	own.expect("status", `{"all":false,"app":1}`)
+	all.expect("status", statusOfAll)
+	own.expect("status", statusOfOwn)
 	e.Publish(1, "service", "one")
 	e.Publish(2, "service", "two")
 	e.Publish(0, "state", "three")
@@ -327,7 +340,7 @@ func TestEvents(t *testing.T) {
 
 	// What it has missed may be gone, or it heard that of another process.
 	for _, id := range []string{first, "other-3", last + "9", "nonsense", "-1"} {
-		listen(t, s.URL, key, id).expect("status", `{"all":true,"app":0}`)
+		listen(t, s.URL, key, id).expect("status", statusOfAll)
 	}
 
 	e.Close()
@@ -342,7 +355,7 @@ func TestEvents(t *testing.T) {
 func TestAQuietStreamIsKeptOpen(t *testing.T) {
 	e := NewEvents(EventsConfig{KeepAlive: 10 * time.Millisecond}, time.Now())
 	c := listen(t, (&v3{}).serve(t, e).URL, key, "")
-	c.expect("status", `{"all":true,"app":0}`)
+	c.expect("status", statusOfAll)
 	c.expect(": still here", "")
 	c.expect(": still here", "")
 }
@@ -350,7 +363,7 @@ func TestAQuietStreamIsKeptOpen(t *testing.T) {
 func TestTooManyListeners(t *testing.T) {
 	e := NewEvents(EventsConfig{Clients: 3, Each: 1}, time.Now())
 	s := (&v3{}).serve(t, e)
-	listen(t, s.URL, "serviceone", "").expect("status", `{"all":false,"app":1}`)
+	listen(t, s.URL, "serviceone", "").expect("status", statusOfOwn)
 	if code, body, header := call(t, "GET", s.URL+"/v3/events?apikey=serviceone", ""); code != 429 || header.Get("Retry-After") == "" {
 		t.Errorf("a second one of a service: %d %s", code, body)
 	}
@@ -364,7 +377,7 @@ func TestTooManyListeners(t *testing.T) {
 	}
 	must(t, first.res.Body.Close())
 	clients(t, e, 2) // its place is free again
-	listen(t, s.URL, key, "").expect("status", `{"all":true,"app":0}`)
+	listen(t, s.URL, key, "").expect("status", statusOfAll)
 }
 
 // A client that does not read holds nobody up, and is gone soon.
@@ -380,7 +393,7 @@ func TestASlowListenerIsDropped(t *testing.T) {
 	must(t, err)
 	clients(t, e, 1)
 	other := listen(t, s.URL, "serviceone", "")
-	other.expect("status", `{"all":false,"app":1}`)
+	other.expect("status", statusOfOwn)
 	large := strings.Repeat("x", 1<<20)
 	for range 40 { // more than any socket's buffer
 		e.Publish(2, "large", large)
