@@ -95,6 +95,9 @@ func (a *Auth) answerKey(w http.ResponseWriter, r *http.Request, k model.NewKey)
 		answer.JSON(w, http.StatusBadRequest, "apiKey must be 16 to 256 of the characters [a-zA-Z0-9_-].")
 		return
 	}
+	if by, err := a.Authenticate(r); err == nil {
+		k.By = by.Caller()
+	}
 	key, err := a.NewKey(r.Context(), k)
 	if errors.Is(err, model.ErrConflict) {
 		answer.JSON(w, http.StatusConflict, err.Error())

@@ -101,7 +101,7 @@ func (c *Catalogue) downloadConfig(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	key, err := c.cfg.Auth.NewKey(r.Context(), model.NewKey{Actor: fleet.Actor, Role: model.RoleProvisioning,
-		Name: want.text("provisioningKeyName"), Description: want.text("provisioningKeyDescription"), Expiry: expiry})
+		Name: want.text("provisioningKeyName"), Description: want.text("provisioningKeyDescription"), Expiry: expiry, By: actor.Caller()})
 	if err != nil {
 		answer.Failure(w, r, err)
 		return

@@ -75,7 +75,7 @@ func (d *Device) register(w http.ResponseWriter, r *http.Request) {
 		answer.Empty(w, http.StatusUnauthorized)
 		return
 	}
-	d.addDevice(w, r, fleet, body)
+	d.addDevice(w, r, actor, fleet, body)
 }
 
 // mayAdd says whether the caller may add devices to the fleet: who creates rows of
@@ -91,14 +91,14 @@ func (d *Device) mayAdd(r *http.Request, actor auth.Actor, fleet int64) (bool, e
 	return false, nil
 }
 
-func (d *Device) addDevice(w http.ResponseWriter, r *http.Request, fleet int64, body registration) {
+func (d *Device) addDevice(w http.ResponseWriter, r *http.Request, actor auth.Actor, fleet int64, body registration) {
 	key := body.APIKey
 	if key == "" {
 		key = auth.NewSecret(32)
 	}
 	device, err := d.db.RegisterDevice(r.Context(), model.NewDevice{
 		Fleet: fleet, UUID: body.UUID, Name: body.DeviceName, DeviceType: body.DeviceType, Key: key,
-		SupervisorVersion: body.SupervisorVersion, OSVersion: body.OSVersion, OSVariant: body.OSVariant, MACAddress: body.MACAddress,
+		SupervisorVersion: body.SupervisorVersion, OSVersion: body.OSVersion, OSVariant: body.OSVariant, MACAddress: body.MACAddress, By: actor.Caller(),
 	})
 	switch {
 	case errors.Is(err, model.ErrConflict):

@@ -114,7 +114,7 @@ func (t *txn) registerDevice(ctx context.Context, n NewDevice) (int64, error) {
 	if err := t.QueryRowContext(ctx, `SELECT actor FROM device WHERE id = ?`, id).Scan(&actor); err != nil {
 		return 0, err
 	}
-	return id, t.addKey(ctx, NewKey{Key: n.Key, Actor: actor, Role: RoleDevice})
+	return id, t.addKey(ctx, NewKey{Key: n.Key, Actor: actor, Role: RoleDevice, By: by.Caller})
 }
 
 // cut keeps the first n bytes of s, cut at a character.

@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// DeviceEdit is what a person, or the device itself, changes about a device.
+// DeviceEdit is what a device changes about itself.
 // What is nil stays as it is.
 type DeviceEdit struct {
 	Name *string
@@ -24,10 +24,11 @@ func (db *DB) EditDevice(ctx context.Context, device int64, e DeviceEdit) error 
 		v["is_pinned_on__release"] = ref(*e.Pin)
 	}
 	err := db.update(ctx, func(t *txn) error {
-		n, err := t.change(ctx, itself(), "device", one(device), v)
-		if err == nil && n == 0 {
-			err = ErrNotFound
+		by, err := t.forDevice(ctx, device)
+		if err != nil {
+			return err
 		}
+		_, err = t.change(ctx, by, "device", one(device), v)
 		return err
 	})
 	if err != nil {

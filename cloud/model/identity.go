@@ -242,6 +242,8 @@ type NewKey struct {
 	Role              Role
 	Name, Description string
 	Expiry            time.Time // zero: never
+	// By is who makes it, for the audit log.
+	By access.Caller
 }
 
 // KeyOwner is whom a key belongs to: exactly one of User, Device, Fleet is set.
@@ -266,9 +268,12 @@ func (db *DB) AddKey(ctx context.Context, k NewKey) error {
 }
 
 func (t *txn) addKey(ctx context.Context, k NewKey) error {
-	_, err := t.insert(ctx, `INSERT INTO api_key (created_at, key_hash, role, name, description, expiry_date, is_of__actor) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+	id, err := t.insert(ctx, `INSERT INTO api_key (created_at, key_hash, role, name, description, expiry_date, is_of__actor) VALUES (?, ?, ?, ?, ?, ?, ?)`,
 		millis(t.now), HashKey(k.Key), string(k.Role), text(k.Name), text(k.Description), millis(k.Expiry), k.Actor)
-	return conflictOn(err, "key")
+	if err != nil {
+		return conflictOn(err, "key")
+	}
+	return t.auditKey(ctx, id, k)
 }
 
 // OwnerOfKey finds whom a key belongs to. An expired key is not found.

@@ -13,7 +13,7 @@ func keyRules() rules {
 	return rules{
 		required: "is_of__actor",
 		fixed:    "is_of__actor",
-		lengths:  map[string][2]int{"name": {0, 50}, "description": {0, 150}},
+		lengths:  map[string][2]int{"name": {0, 255}, "description": {0, 1000}},
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,8 +22,10 @@ type desk struct {
 }
 
 func newDesk(t *testing.T) *desk {
-	c := &clock{t: time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)}
-	d := &desk{World: cloudtest.New(t, c.now)}
+	var ticks atomic.Int64 // a second whenever the clock is read
+	d := &desk{World: cloudtest.New(t, func() time.Time {
+		return time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC).Add(time.Duration(ticks.Add(1)) * time.Second)
+	})}
 	d.admin = person(d.Admin)
 	d.fleet = d.Fleet(d.Admin, "kitchen")
 	return d

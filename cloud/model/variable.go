@@ -41,28 +41,6 @@ func (k VariableKind) Parent() string {
 
 func (k VariableKind) isConfig() bool { return k == FleetConfig || k == DeviceConfig }
 
-// owner is how the fleet (a) and device (d) of a variable's parent (v.<parent>) are found.
-func (k VariableKind) owner() string {
-	switch k {
-	case FleetConfig, FleetEnvironment, BuildEnvironment:
-		return `SELECT id, 0 FROM application WHERE id = ?`
-	case DeviceConfig, DeviceEnvironment:
-		return `SELECT coalesce(belongs_to__application, 0), id FROM device WHERE id = ?`
-	case ServiceEnvironment:
-		return `SELECT application, 0 FROM service WHERE id = ?`
-	case DeviceServiceEnvironment:
-		return `SELECT coalesce(d.belongs_to__application, 0), d.id FROM service_install i JOIN device d ON d.id = i.device WHERE i.id = ?`
-	}
-	return ""
-}
-
-// VariableOwner is the fleet, and the device if it is one's own, that a
-// variable on this parent concerns.
-func (db *DB) VariableOwner(ctx context.Context, kind VariableKind, parent int64) (fleet, device int64, err error) {
-	err = db.read.QueryRowContext(ctx, kind.owner(), parent).Scan(&fleet, &device)
-	return fleet, device, notFound(err, "%s %d", kind.Parent(), parent)
-}
-
 // AddVariable adds a variable; the devices concerned are told. A taken name
 // gives ErrConflict.
 func (db *DB) AddVariable(ctx context.Context, kind VariableKind, parent int64, name, value string) (int64, error) {

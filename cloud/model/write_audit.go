@@ -2,11 +2,14 @@ package model
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"maps"
 	"slices"
 	"strings"
 	"time"
+
+	"deckhand/cloud/access"
 )
 
 // hidden stands in the audit log for a value that must not be there.
@@ -40,6 +43,18 @@ func (t *txn) audit(ctx context.Context, table Resource, rule rules, w *write) e
 	return err
 }
 
+// auditKey notes a new API key, which is not made by rules: nobody may say its hash
+// or its role.
+func (t *txn) auditKey(ctx context.Context, id int64, k NewKey) error {
+	by := writer{Caller: k.By}
+	if k.By == (access.Caller{}) {
+		by = itself()
+	}
+	table, _ := ResourceNamed("api_key")
+	return t.audit(ctx, table, rules{}, &write{by: by, verb: access.Create, id: id, set: Values{"is_of__actor": k.Actor, "role": string(k.Role),
+		"name": text(k.Name), "description": text(k.Description), "expiry_date": k.Expiry}})
+}
+
 // audited is a row, or the part of it that changed, as a JSON object; nil when
 // there is none. Values of variables are hidden as keys are: people keep
 // passwords in them.
@@ -69,4 +84,47 @@ func audited(rule rules, v Values) (any, error) {
 	}
 	b, err := json.Marshal(out)
 	return string(b), err
+}
+
+// AuditEntry is one write, as the audit log has it.
+type AuditEntry struct {
+	ID       int64
+	At       time.Time
+	Actor    int64 // 0: the cloud itself
+	Role     string
+	Name     string
+	Verb     string
+	Resource string
+	Row      int64
+	// Before and After are the fields that changed, as JSON objects; nil: there
+	// was, or is, no row.
+	Before, After json.RawMessage
+}
+
+// maxEntries is how many entries are read at a time.
+const maxEntries = 1000
+
+// Audit reads the writes of a resource, "" for all, after an entry: the oldest
+// first, and no more than a thousand.
+func (db *DB) Audit(ctx context.Context, resource string, after int64) ([]AuditEntry, error) {
+	rows, err := db.read.QueryContext(ctx, `
+		SELECT id, created_at, coalesce(actor, 0), role, name, verb, resource, coalesce(row_id, 0), before, after FROM audit_log
+		WHERE id > ? AND (CAST(? AS TEXT) = '' OR resource = ?) ORDER BY id LIMIT ?`, after, resource, resource, maxEntries)
+	if err != nil {
+		return nil, err
+	}
+	return collect(rows, func(row interface{ Scan(...any) error }) (AuditEntry, error) {
+		var e AuditEntry
+		var at sql.NullInt64
+		var before, is sql.NullString
+		err := row.Scan(&e.ID, &at, &e.Actor, &e.Role, &e.Name, &e.Verb, &e.Resource, &e.Row, &before, &is)
+		e.At = fromMillis(at)
+		if before.Valid {
+			e.Before = json.RawMessage(before.String)
+		}
+		if is.Valid {
+			e.After = json.RawMessage(is.String)
+		}
+		return e, err
+	})
 }
