@@ -274,7 +274,9 @@ func (a *Auth) FirstLogin(ctx context.Context) (username, password string, err e
 	if err != nil {
 		return "", "", err
 	}
-	if _, err := a.db.CreateUser(ctx, "admin", hash); err != nil {
+	if _, err := a.db.CreateUser(ctx, "admin", hash); errors.Is(err, model.ErrConflict) {
+		return "", "", nil // another server on this database was first, and showed it
+	} else if err != nil {
 		if has, _ := a.db.HasUsers(ctx); has {
 			return "", "", nil // another server on the same database was first, and shows it
 		}

@@ -167,11 +167,14 @@ func (a *Auth) Login(ctx context.Context, username, password, client string) (mo
 
 // userNamed finds a user by what somebody typed.
 func (a *Auth) userNamed(ctx context.Context, name string) (model.User, error) {
-	if !utf8.ValidString(name) || strings.ContainsRune(name, 0) {
-		return model.User{}, model.ErrNotFound // no database has such a text
+	if !storable(name) {
+		return model.User{}, model.ErrNotFound
 	}
 	return a.db.UserByName(ctx, name)
 }
+
+// storable says whether a database can have such a text at all.
+func storable(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
 
 // rehash stores the password of a user who just gave it as hashes are today.
 // Sessions go on.

@@ -29,6 +29,9 @@ func (a *Auth) Routes(mux *http.ServeMux) {
 	mux.HandleFunc("POST /api-key/application/{id}/provisioning", a.createProvisioningKey)
 	mux.HandleFunc("POST /application/{id}/generate-api-key", a.createProvisioningKey)
 	mux.HandleFunc("POST /api-key/device/{id}/device-key", a.createDeviceKey)
+	mux.HandleFunc("GET /auth/v1/public-keys/{username}", a.publicKeys)
+	mux.HandleFunc("GET /services/vpn/auth/{uuid}", a.vpnLogin)
+	mux.HandleFunc("GET /access/v1/hostos/{uuid}", a.hostAccess)
 	mux.HandleFunc("GET /auth/v1/token", a.registryToken)
 	// Registry clients try the OAuth form first and fall back on 404.
 	mux.HandleFunc("POST /auth/v1/token", http.NotFound)

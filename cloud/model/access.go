@@ -95,3 +95,17 @@ func (db *DB) ActorOf(ctx context.Context, resource string, id int64) (int64, er
 	err := db.read.QueryRowContext(ctx, `SELECT t.actor FROM "`+resource+`" t WHERE t.id = ?`, id).Scan(&actor)
 	return actor, notFound(err, "%s %d", resource, id)
 }
+
+// PublicKeys are the SSH keys of a user that the caller may read.
+func (db *DB) PublicKeys(ctx context.Context, by access.Caller, username string) ([]string, error) {
+	where, args, ok := access.Rows(by, "user__has__public_key", access.Read)
+	if !ok {
+		return nil, nil
+	}
+	rows, err := db.read.QueryContext(ctx, `SELECT t.public_key FROM user__has__public_key t
+		WHERE t."user" IN (SELECT p.id FROM "user" p WHERE p.username = ?) AND (`+where+`) ORDER BY t.id`, append([]any{username}, args...)...)
+	if err != nil {
+		return nil, err
+	}
+	return collect(rows, func(row interface{ Scan(...any) error }) (s string, err error) { return s, row.Scan(&s) })
+}
