@@ -41,7 +41,7 @@ const (
 		WHEN ` + fetching + ` THEN t.download_progress
 		WHEN t.provisioning_progress IS NOT NULL THEN t.provisioning_progress
 		WHEN ` + alive + ` AND ` + downloads + ` THEN (
-			SELECT CAST((2 * sum(coalesce(i.download_progress, 100)) + count(*)) / (2 * count(*)) AS BIGINT) FROM image_install i
+			SELECT (2 * CAST(sum(coalesce(i.download_progress, 100)) AS BIGINT) + count(*)) / (2 * count(*)) FROM image_install i
 			WHERE i.device = t.id AND i.status <> 'deleted'
 			AND (i.status = 'Downloading' OR i.is_provided_by__release = ` + effectiveTarget + `))
 		ELSE NULL END`

@@ -165,6 +165,9 @@ func (c *compiler) call(s scope, e query.Call, joins *[]join) (value, error) {
 	return out, err
 }
 
+// rarePrefix is how many letters of a uuid or commit leave few rows.
+const rarePrefix = 4
+
 // startsWith compiles startswith. For a literal it is a range, which an index
 // can answer.
 func startsWith(c *compiler, args []value, sql []fragment) (fragment, error) {
@@ -178,7 +181,13 @@ func startsWith(c *compiler, args []value, sql []fragment) (fragment, error) {
 		return sqlf("(%s)", exact), nil
 	}
 	a := c.binary(sql[0])
-	return sqlf("(%s >= %s AND %s < %s AND %s)", a, sql[1], a, bound("CAST(? AS TEXT)", end), exact), nil
+	least, below := sqlf("%s >= %s", a, sql[1]), sqlf("%s < %s", a, bound("CAST(? AS TEXT)", end))
+	if len(prefix) >= rarePrefix && !c.postgres {
+		// SQLite does not know how few rows a prefix leaves, and would rather
+		// read all that the caller may see.
+		least, below = sqlf("likelihood(%s, 0.0001)", least), sqlf("likelihood(%s, 0.0001)", below)
+	}
+	return sqlf("(%s AND %s AND %s)", least, below, exact), nil
 }
 
 // after is the first text behind all that begin with a prefix; "": there is

@@ -6,10 +6,12 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"deckhand/cloud/cloudtest"
 	"deckhand/cloud/model"
 	"deckhand/cloud/odata"
+	"deckhand/cloud/odata/query"
 )
 
 func start(t *testing.T) *cloudtest.World {
@@ -83,6 +85,174 @@ func TestReading(t *testing.T) {
 		t.Errorf("%s %v", a.Body, err)
 	}
 	w.Want(304, "GET", at("release(1)"), w.AdminSession, "", "If-None-Match", a.Header.Get("ETag"))
+}
+
+// Each function and operator once, on values that can be checked by eye.
+func TestFunctions(t *testing.T) {
+	w := start(t)
+	w.Device(w.Fleet(w.Admin, "kitchen"), "a")
+	for condition, want := range map[string]bool{
+		"tolower('AbÄ') eq 'abÄ'":                                                       true,
+		"toupper('abä') eq 'ABä'":                                                       true,
+		"trim('  a b ') eq 'a b'":                                                       true,
+		"length('Ä€😀') eq 3":                                                            true,
+		"concat('a',concat('b','c')) eq 'abc'":                                          true,
+		"indexof('Äbc','c') eq 2 and indexof('abc','x') eq -1":                          true,
+		"substring('Äbcd',1) eq 'bcd'":                                                  true,
+		"substring('Äbcd',1,2) eq 'bc'":                                                 true,
+		"substringof('b','abc') and not substringof('abc','b')":                         true,
+		"contains('a%c','%') and not contains('abc','%')":                               true,
+		"contains('abc','B')":                                                           false,
+		"startswith('abc','ab') and startswith('abc','')":                               true,
+		"endswith('abc','bc') and endswith('abc','')":                                   true,
+		"endswith('bc','abc')":                                                          false,
+		"round(2.5) eq 3 and round(-2.5) eq -3 and round(2.4) eq 2":                     true,
+		"floor(-2.5) eq -3 and ceiling(-2.5) eq -2":                                     true,
+		"7 div 2 eq 3 and -7 div 2 eq -3 and 7.0 div 2 eq 3.5":                          true,
+		"7 mod 3 eq 1 and -7 mod 3 eq -1":                                               true,
+		"1 add 2 mul 3 eq 7 and (1 add 2) mul 3 eq 9":                                   true,
+		"5 sub 3 sub 1 eq 1":                                                            true,
+		"1 div 0 eq null and 1 mod 0 eq null and 1.5 div 0 eq null":                     true,
+		"year(datetime'2026-02-28T23:59:58.123Z') eq 2026":                              true,
+		"month(datetime'2026-02-28T23:59:58.123Z') eq 2":                                true,
+		"day(datetime'2026-02-28T23:59:58.123Z') eq 28":                                 true,
+		"hour(datetime'2026-02-28T23:59:58.123Z') eq 23":                                true,
+		"minute(datetime'2026-02-28T23:59:58.123Z') eq 59":                              true,
+		"second(datetime'2026-02-28T23:59:58.123Z') eq 58":                              true,
+		"date(datetime'1969-12-31T01:00:00Z') eq datetime'1969-12-31'":                  true,
+		"hour(datetime'1969-12-31T01:00:00Z') eq 1":                                     true,
+		"created_at le now() and now() gt datetime'2020-01-01'":                         true,
+		"created_at gt '2020-01-01T00:00:00Z'":                                          true,
+		"note eq null and null eq null and not (note eq 'x')":                           true,
+		"note ne 'x' and (note ne note) eq false":                                       true,
+		"note gt 'a' or note lt 'a' or (note ne null) eq true":                          false,
+		"note in ('a',null)":                                                            true,
+		"'B' lt 'a' and 'a' lt 'Ä'":                                                     true,
+		"(id eq 1) eq true and is_online eq false":                                      true,
+		"not is_online and not (not true)":                                              true,
+		"id in (1) and 1 in (1,2) and 'x' in ('x')":                                     true,
+		"true in (false,null) or null in (1) or (null in (null)) eq false":              false,
+		"null in (1,null)":                                                              true,
+		"'1' eq id":                                                                     true,
+		"belongs_to__application/app_name eq 'kitchen'":                                 true,
+		"belongs_to__application/organization/handle eq 'admin'":                        true,
+		"belongs_to__application/owns__device/uuid eq uuid":                             true,
+		"belongs_to__application/owns__device/$count eq 1":                              true,
+		"belongs_to__application/owns__device/$count($filter=id gt 1) eq 0":             true,
+		"device_tag/any()":                                                              false,
+		"device_tag/all(x:false)":                                                       true,
+		"belongs_to__application/any(a:a/owns__device/any(d:d/id eq id and a/id eq 1))": true,
+		"is_pinned_on__release eq null and is_running__release/any() eq false":          true,
+	} {
+		a := w.Want(200, "GET", at("device/$count", "$filter", condition), w.AdminSession, "")
+		if a.Body != map[bool]string{false: `{"d":0}`, true: `{"d":1}`}[want] {
+			t.Errorf("%s is %s", condition, a.Body)
+		}
+	}
+}
+
+// What a release says of its version, and a device of its state.
+func TestComputedFields(t *testing.T) {
+	p := populate(t)
+	a := p.Want(200, "GET", at("release", "$select", "version,semver", "$filter", "commit eq '00b1'"), p.AdminSession, "")
+	if want := `{"d":[{"version":{"build":["rev1"],"major":0,"minor":0,"patch":0,"prerelease":[],"raw":"0.0.0+rev1","version":"0.0.0"},"semver":"0.0.0"}]}`; a.Body != want {
+		t.Error(a.Body)
+	}
+	draft := p.add("release", model.Values{"belongs_to__application": p.fleets[0].ID, "commit": "d0", "composition": json.RawMessage(`{}`), "status": "running", "source": "local",
+		"start_timestamp": p.DB.Now(), "is_final": false, "semver": "2.0.0-beta.1+b7"})
+	a = p.Want(200, "GET", at(fmt.Sprintf("release(%d)", draft), "$select", "version,created_at,raw_version"), p.AdminSession, "")
+	var got struct {
+		D []struct {
+			Version struct {
+				Raw, Version string
+				Prerelease   []any
+				Build        []string
+			}
+			Raw     string    `json:"raw_version"`
+			Created time.Time `json:"created_at"`
+		}
+	}
+	if err := json.Unmarshal([]byte(a.Body), &got); err != nil || len(got.D) != 1 {
+		t.Fatal(a.Body, err)
+	}
+	v, ms := got.D[0].Version, got.D[0].Created.UnixMilli()
+	if v.Raw != fmt.Sprintf("2.0.0-beta.1.%d+b7", ms) || v.Raw != got.D[0].Raw || len(v.Prerelease) != 3 || v.Prerelease[1] != "1" || v.Prerelease[2] != float64(ms) || v.Build[0] != "b7" {
+		t.Errorf("%s", a.Body)
+	}
+	// Device a is online and downloads: its own images have no progress but one with 0.
+	a = p.Want(200, "GET", at("device", "$select", "overall_status,overall_progress,is_connected_to_vpn", "$filter", "startswith(uuid,'aa')"), p.AdminSession, "")
+	if a.Body != `{"d":[{"overall_status":"updating","overall_progress":50,"is_connected_to_vpn":true}]}` {
+		t.Error(a.Body)
+	}
+}
+
+func TestWhoMayAsk(t *testing.T) {
+	p := populate(t)
+	for name, c := range map[string]struct {
+		path, credential string
+		status           int
+		body             string
+	}{
+		"a guest sees public fleets":          {at("application", "$select", "app_name"), "", 200, `{"d":[{"app_name":"showroom"}]}`},
+		"a guest with a wrong key":            {at("application", "$select", "app_name"), "nonsense", 200, `{"d":[{"app_name":"showroom"}]}`},
+		"a guest sees no device":              {at("device"), "", 401, ""},
+		"a guest sees no device of a fleet":   {at("application", "$select", "id", "$expand", "owns__device"), "", 200, `{"d":[{"id":4,"owns__device":[]}]}`},
+		"public is not accessible directly":   {at("application", "$select", "id", "$filter", "is_directly_accessible_by__user/any(dau:1 eq 1)"), "", 200, `{"d":[]}`},
+		"members are accessible to a member":  {at("application(1)", "$select", "id", "$expand", "is_directly_accessible_by__user($select=username;$orderby=username)"), p.AdminSession, 200, `{"d":[{"id":1,"is_directly_accessible_by__user":[{"username":"admin"},{"username":"carol"}]}]}`},
+		"members of others are not":           {at("application(4)", "$select", "id", "$expand", "is_directly_accessible_by__user/$count"), p.AdminSession, 200, `{"d":[{"id":4,"is_directly_accessible_by__user":0}]}`},
+		"what only a hosted product has":      {at("team", "$filter", "whatever eq 1", "$expand", "anything"), p.AdminSession, 200, `{"d":[]}`},
+		"counted":                             {at("team/$count"), p.AdminSession, 200, `{"d":0}`},
+		"for guests":                          {at("team"), "", 401, ""},
+		"behind a navigation":                 {at("application(1)", "$select", "id", "$expand", "includes__user"), p.AdminSession, 200, `{"d":[{"id":1,"includes__user":[]}]}`},
+		"the row of an expansion, not seen":   {at("device", "$select", "id", "$expand", "belongs_to__application($select=id;$expand=organization)"), p.keys["a"], 200, `{"d":[{"id":1,"belongs_to__application":[{"id":1,"organization":[]}]}]}`},
+		"a version before this one":           {"/v6/device?$select=id,should_be_running__release&$filter=uuid%20eq%20'" + strings.Repeat("a", 32) + "'", p.AdminSession, 200, `{"d":[{"id":1,"should_be_running__release":{"__id":1}}]}`},
+		"a field of a reference's other name": {at("image_install(1)", "$select", "image,id"), p.AdminSession, 200, `{"d":[{"image":{"__id":1},"id":1}]}`},
+	} {
+		if a := p.Do("GET", c.path, c.credential, ""); a.Status != c.status || a.Body != c.body {
+			t.Errorf("%s: %d %s", name, a.Status, a.Body)
+		}
+	}
+	for name, c := range map[string]struct {
+		path, credential, body string
+		status                 int
+		want                   string
+	}{
+		"own":     {"device(1)", p.AdminSession, `{"action":"update"}`, 200, `{"d":[{"id":1}]}`},
+		"foreign": {"device(5)", p.AdminSession, `{"action":"update"}`, 401, ""},
+		"itself":  {"device(uuid='" + strings.Repeat("a", 32) + "')", p.keys["a"], `{"action":"update"}`, 200, `{"d":[{"id":1}]}`},
+		"other":   {"device(2)", p.keys["a"], `{"action":"read"}`, 401, ""},
+		"unknown": {"device(1)", p.AdminSession, `{"action":"fly"}`, 401, ""},
+		"tunnel":  {"device(1)", p.AdminSession, `{"action":"tunnel-22222"}`, 200, `{"d":[{"id":1}]}`},
+	} {
+		if a := p.Do("POST", "/v7/"+c.path+"/canAccess", c.credential, c.body); a.Status != c.status || a.Body != c.want {
+			t.Errorf("%s: %d %s", name, a.Status, a.Body)
+		}
+	}
+}
+
+// FuzzRead sends anything: there is an answer or a named mistake, never a
+// failure of the database.
+func FuzzRead(f *testing.F) {
+	p := populate(f)
+	for _, s := range []string{
+		"device?$filter=device_tag/any(x:x/value eq 'v1') or id in (1,2)&$orderby=belongs_to__application/app_name desc", "release?$expand=release_image($expand=image;$top=1;$orderby=id)&$select=version",
+		"application?$filter=owns__device/$count gt 1 and not startswith(slug,'a') and length(slug) add 1 eq 14.5", "service(application=1,service_name='web')", "device/$count?$filter=year(created_at) eq 2026 and note eq null",
+		"user?$filter=organization_membership/all(m:m/user eq id)", "device?$filter=substring(uuid,1,2) eq 'aa' and round(id div 2) in (1,null)",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		path, raw, _ := strings.Cut(s, "?")
+		r, err := query.Parse("GET", path, raw)
+		if err != nil {
+			return
+		}
+		w := *p.World
+		w.T = t
+		if a := w.Do("GET", "/v7/"+r.String(), p.AdminSession, ""); a.Status >= 500 {
+			t.Errorf("%s: %d %s", s, a.Status, a.Body)
+		}
+	})
 }
 
 // What cannot be answered is named. What cannot even be read is in the tests of

@@ -176,23 +176,32 @@ func (rd *reader) roots(ctx context.Context, t row, where fragment, o query.Opti
 	if err != nil {
 		return nil, err
 	}
-	order, err := rd.ordering(t, o.OrderBy)
+	q, kinds, err := rd.root(s, where, o)
 	if err != nil {
 		return nil, err
-	}
-	columns, kinds := s.columns()
-	if len(columns) == 0 {
-		columns, kinds = []fragment{plain("t.id")}, []model.FieldKind{model.Integer}
-	}
-	q := sqlf("SELECT %s FROM %s WHERE %s ORDER BY %s", list(columns), plain(`"`+t.resource.Name+`" t`), where, order)
-	if o.Top != nil || o.Skip != nil {
-		q = sqlf("%s %s", q, bound("LIMIT ? OFFSET ?", min(or(o.Top, model.MaxRows+1), model.MaxRows+1), or(o.Skip, 0)))
 	}
 	rows, err := rd.from.Read(ctx, model.Query{SQL: q.sql, Args: q.args, Kinds: kinds}, rd.budget)
 	if err != nil {
 		return nil, err
 	}
 	return rd.encode(ctx, s, rows)
+}
+
+// root compiles the query of the request itself.
+func (rd *reader) root(s shape, where fragment, o query.Options) (fragment, []model.FieldKind, error) {
+	order, err := rd.ordering(s.row, o.OrderBy)
+	if err != nil {
+		return never, nil, err
+	}
+	columns, kinds := s.columns()
+	if len(columns) == 0 {
+		columns, kinds = []fragment{plain("t.id")}, []model.FieldKind{model.Integer}
+	}
+	q := sqlf("SELECT %s FROM %s WHERE %s ORDER BY %s", list(columns), plain(`"`+s.resource.Name+`" t`), where, order)
+	if o.Top != nil || o.Skip != nil {
+		q = sqlf("%s %s", q, bound("LIMIT ? OFFSET ?", min(or(o.Top, model.MaxRows+1), model.MaxRows+1), or(o.Skip, 0)))
+	}
+	return q, kinds, nil
 }
 
 func or(n *int64, other int64) int64 {

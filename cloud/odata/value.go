@@ -265,11 +265,14 @@ func (c *compiler) membership(s scope, e query.In, joins *[]join) (fragment, err
 	if x.literal != nil && len(e.Values) > 0 && want == null {
 		want = literalClass(e.Values[0].Value)
 	}
-	var values []fragment
-	var any []fragment
+	a, err := c.as(x, want)
+	if err != nil {
+		return never, err
+	}
+	var values, some []fragment
 	for _, v := range e.Values {
 		if v.Value == nil {
-			any = append(any, compared(query.Eq, x, value{class: null}, x.fragment, plain("NULL")))
+			some = append(some, compared(query.Eq, x, value{class: null}, a, plain("NULL")))
 			continue
 		}
 		b, err := bind(value{literal: &v, name: query.Print(v)}, want)
@@ -279,11 +282,7 @@ func (c *compiler) membership(s scope, e query.In, joins *[]join) (fragment, err
 		values = append(values, b)
 	}
 	if len(values) > 0 {
-		a, err := c.as(x, want)
-		if err != nil {
-			return never, err
-		}
-		any = append(any, sqlf("(%s IN (%s))", a, list(values)))
+		some = append(some, sqlf("(%s IN (%s))", a, list(values)))
 	}
-	return joined("OR", any), nil
+	return joined("OR", some), nil
 }
