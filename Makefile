@@ -122,6 +122,10 @@ bench: ## times and sizes beside the raw engine's, as a table
 	@scripts/setup-engine.sh
 	@$(GO) test -tags bench -count=1 -timeout 40m -v -run '^TestBench$$' ./test/bench
 
+bench-cloud: ## many devices on a cloud, as a table, on both databases
+	@$(GO) test -tags bench -count=1 -timeout 30m -v -run '^TestCloud$$' ./test/cloudload
+	@DECKHAND_TEST_DATABASE=postgres $(GO) test -tags bench -count=1 -timeout 30m -v -run '^TestCloud$$' ./test/cloudload
+
 lint: ## golangci-lint with the layers of the architecture
 	$(call say,lint)
 	@$(TOOL) golangci-lint run ./...
@@ -158,5 +162,5 @@ clean: ## remove what make made
 
 FORCE:
 
-.PHONY: FORCE help demo build examples dist image test crash quick engine-test unit test32 race fuzz size bench \
+.PHONY: FORCE help demo build examples dist image test crash quick engine-test unit test32 race fuzz size bench bench-cloud \
 	lint vet format vuln setup interop-peers update-goldens clean

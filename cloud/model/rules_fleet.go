@@ -184,7 +184,12 @@ func afterFleet(ctx context.Context, t *txn, w *write) error {
 		}
 	}
 	if w.changes("should_be_running__release") {
-		if err := t.installServices(ctx, `d.belongs_to__application = ?`, w.id); err != nil {
+		// Nearly always the services are as before: counting finds that out faster than
+		// trying each of them on each device.
+		if err := t.installServices(ctx, `d.belongs_to__application = ? AND s.id IN (
+			SELECT n.id FROM service n WHERE n.application = ? AND
+				(SELECT count(*) FROM service_install i JOIN device o ON o.id = i.device WHERE i.installs__service = n.id AND o.belongs_to__application = n.application)
+				< (SELECT count(*) FROM device o WHERE o.belongs_to__application = n.application))`, w.id, w.id); err != nil {
 			return err
 		}
 	}

@@ -1,0 +1,446 @@
+//go:build bench && linux
+
+package cloudload
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"text/tabwriter"
+	"time"
+
+	"deckhand/cloud/auth"
+	"deckhand/cloud/cloudtest"
+	"deckhand/cloud/model"
+	"deckhand/test/postgres"
+	"deckhand/test/system"
+)
+
+var (
+	sizes    = flag.String("devices", "1000,10000,100000", "how many devices are registered, comma-separated")
+	phase    = flag.Duration("phase", 5*time.Second, "how long each thing is measured")
+	waitings = flag.Int("waiting", 10_000, "how many devices wait for a release at most")
+)
+
+// TestMain ends the database.
+func TestMain(m *testing.M) { cloudtest.Main(m) }
+
+// workers is how many devices talk at a time: enough to keep the server busy.
+const workers = 64
+
+// reporters is how many devices report.
+const reporters = 2000
+
+// crowd is a server with its devices.
+type crowd struct {
+	testing.TB
+	cfg     model.Config
+	dir     string
+	url     string
+	process *system.Process
+	client  *http.Client
+
+	fleet    model.Fleet
+	releases []model.Release // the second one is not built yet
+	images   []model.Image   // of the first
+	session  string
+	key      string // registers devices
+	devices  []simulated
+}
+
+type simulated struct {
+	uuid, key string
+	tag       atomic.Pointer[string]
+}
+
+// TestCloud prints the table. It fails when something is answered wrongly; how fast a
+// machine is does not fail it.
+func TestCloud(t *testing.T) {
+	table := &strings.Builder{}
+	columns := tabwriter.NewWriter(table, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(columns, "devices\tdatabase\tregistered/s\tnot modified/s\tp99 ms\tchanged/s\tp99 ms\treports/s\tp99 ms\tat half: p50 ms\tp99 ms\tRSS MB\trelease to\ts\tRSS MB\n")
+	name := "SQLite"
+	if postgres.Wanted() {
+		name = "PostgreSQL"
+	}
+	program := build(t)
+	for size := range strings.SplitSeq(*sizes, ",") {
+		n, err := strconv.Atoi(size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(columns, "%d\t%s\t%s\n", n, name, measure(t, program, n))
+	}
+	columns.Flush()
+	t.Log("\n" + table.String())
+}
+
+// build makes the server's program.
+func build(t *testing.T) string {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "deckhand-cloud")
+	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, "deckhand/cmd/deckhand-cloud").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return program
+}
+
+// measure gives one line of the table.
+func measure(t *testing.T, program string, n int) string {
+	c := &crowd{TB: t, dir: t.TempDir(), client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: workers, DisableCompression: true}}}
+	c.prepare(n)
+	c.serve(program)
+	defer func() {
+		if err := c.process.Stop(); err != nil {
+			t.Error(err)
+		}
+	}()
+	registered := c.run(c.register)
+	c.all(func(d *simulated) { c.poll(d, http.StatusOK) }) // everybody has its state
+	same := c.run(func(int) { c.poll(c.anyone(), http.StatusNotModified) })
+	changed := c.changes()
+	c.all(func(d *simulated) { c.poll(d, 0) })
+	// Devices that have reported before: the first report of one is longer.
+	reporting := c.devices[:min(len(c.devices), reporters)]
+	each(reporting, c, func(d *simulated) { c.report(d, -1) })
+	reports := c.run(func(i int) { c.report(&reporting[i%len(reporting)], i) })
+	half := c.half(same.rate/4, reports.rate/4)
+	memory := c.memory()
+	told, took := c.release()
+	return fmt.Sprintf("%.0f\t%.0f\t%s\t%.0f\t%s\t%.0f\t%s\t%s\t%s\t%d\t%d\t%.2f\t%d",
+		registered.rate, same.rate, same.at(99), changed.rate, changed.at(99), reports.rate, reports.at(99), half.at(50), half.at(99), memory, told, took.Seconds(), c.memory())
+}
+
+// composition has ten services.
+func composition() string {
+	services := map[string]any{}
+	for i := range 10 {
+		services[fmt.Sprintf("service%d", i)] = map[string]any{
+			"image": "x", "restart": "always", "ports": []string{fmt.Sprintf("%d:80", 8000+i)}, "networks": []string{"front"},
+			"volumes": []string{"data:/data"}, "depends_on": []string{}, "command": []string{"serve", "--verbose"},
+		}
+	}
+	b, _ := json.Marshal(map[string]any{"services": services, "networks": map[string]any{"front": nil}, "volumes": map[string]any{"data": nil}})
+	return string(b)
+}
+
+// prepare fills a database before the server starts.
+func (c *crowd) prepare(n int) {
+	c.Helper()
+	world := *cloudtest.New(c, nil)
+	w := &world
+	c.cfg = w.Config
+	if c.cfg.Database == "" {
+		// The server opens the file that is filled here, once it is closed.
+		c.cfg = model.Config{Path: filepath.Join(c.dir, "cloud.db")}
+		var err error
+		w.DB, err = model.Open(c.Context(), c.cfg)
+		c.must(err)
+		identity, err := auth.New(auth.Config{DB: w.DB, KeyDir: filepath.Join(c.dir, "keys"), PasswordMemory: 64})
+		c.must(err)
+		_, _, err = identity.FirstLogin(c.Context())
+		c.must(err)
+		w.Auth = identity
+		w.Admin, err = w.DB.UserByName(c.Context(), "admin")
+		c.must(err)
+		defer w.DB.Close()
+	}
+	c.fleet = w.Fleet(w.Admin, "crowd")
+	first, images := w.Release(c.fleet, "aaaa", composition())
+	c.images = images
+	c.releases = []model.Release{first, w.Building(c.fleet, "bbbb", composition())}
+	building, err := w.DB.Images(c.Context(), c.releases[1].ID)
+	c.must(err)
+	for _, i := range building {
+		c.must(w.DB.FinishImage(c.Context(), i.ID, model.ImageResult{Status: model.StatusSuccess, ContentHash: "sha256:" + strings.Repeat("d", 64), PushedAt: time.Now(), Size: 42}))
+	}
+	for i := range 10 {
+		_, err := w.DB.AddVariable(c.Context(), model.FleetEnvironment, c.fleet.ID, fmt.Sprintf("SETTING_%d", i), "a value of some length")
+		c.must(err)
+	}
+	c.key = w.Key(c.fleet.Actor, model.RoleProvisioning)
+	c.session = w.Key(w.Admin.Actor, model.RoleUser)
+	c.devices = make([]simulated, n)
+	began := time.Now()
+	for i := range c.devices {
+		c.devices[i].uuid, c.devices[i].key = fmt.Sprintf("%032x", i+1), fmt.Sprintf("key-of-device-%08d", i)
+	}
+	c.all(func(d *simulated) {
+		_, err := w.DB.RegisterDevice(c.Context(), model.NewDevice{Fleet: c.fleet.ID, UUID: d.uuid, DeviceType: "generic-amd64", Key: d.key})
+		c.must(err)
+	})
+	c.Logf("%d devices made in %s", n, time.Since(began).Round(time.Millisecond))
+}
+
+func (c *crowd) must(err error) {
+	c.Helper()
+	if err != nil {
+		c.Fatal(err)
+	}
+}
+
+// serve starts the server and waits until it answers.
+func (c *crowd) serve(program string) {
+	c.Helper()
+	listen, err := system.FreeAddr()
+	c.must(err)
+	images, err := system.FreeAddr()
+	c.must(err)
+	args := []string{"serve", "--data-dir", c.dir, "--listen", listen, "--registry-listen", images, "--log-level", "warn"}
+	if c.cfg.Database != "" {
+		args = append(args, "--database", c.cfg.Database)
+	}
+	log := system.NewLog(nil)
+	c.process, err = system.Run(log, nil, program, args...)
+	c.must(err)
+	c.url = "http://" + listen
+	ctx, cancel := context.WithTimeout(c.Context(), time.Minute)
+	defer cancel()
+	if err := system.Until(ctx, func(context.Context) error {
+		resp, err := c.client.Get(c.url + "/ping")
+		if err == nil {
+			resp.Body.Close()
+		}
+		return err
+	}); err != nil {
+		c.Fatalf("%v\n%s", err, log)
+	}
+}
+
+// memory is what the server's process holds, in MB.
+func (c *crowd) memory() int {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.process.PID))
+	c.must(err)
+	for line := range strings.Lines(string(b)) {
+		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			kb, err := strconv.Atoi(strings.Fields(rest)[0])
+			c.must(err)
+			return kb >> 10
+		}
+	}
+	return 0
+}
+
+func (c *crowd) anyone() *simulated { return &c.devices[rand.IntN(len(c.devices))] }
+
+// do makes a request; 0 takes any status.
+func (c *crowd) do(method, path, key, body string, status int, headers ...string) (*http.Response, []byte) {
+	req, err := http.NewRequest(method, c.url+path, strings.NewReader(body))
+	if err != nil {
+		c.Error(err)
+		return nil, nil
+	}
+	req.Header.Set("Authorization", "Bearer "+key)
+	for i := 0; i+1 < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+	}
+	resp, err := c.client.Do(req)
+	if err != nil {
+		c.Error(err)
+		return nil, nil
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil || status != 0 && resp.StatusCode != status {
+		c.Errorf("%s %s: %d %s, want %d (%v)", method, path, resp.StatusCode, b, status, err)
+	}
+	return resp, b
+}
+
+// poll asks for the target; what comes is remembered.
+func (c *crowd) poll(d *simulated, status int) *http.Response {
+	var headers []string
+	if tag := d.tag.Load(); tag != nil {
+		headers = []string{"If-None-Match", *tag}
+	}
+	resp, _ := c.do("GET", "/device/v3/"+d.uuid+"/state", d.key, "", status, headers...)
+	if resp != nil && resp.StatusCode == http.StatusOK {
+		d.tag.Store(new(resp.Header.Get("ETag")))
+	}
+	return resp
+}
+
+// report says something new.
+func (c *crowd) report(d *simulated, i int) {
+	var services []string
+	for _, image := range c.images {
+		services = append(services, fmt.Sprintf(`%q:{"image":%q,"status":"Running"}`, image.Service, image.Location))
+	}
+	c.do("PATCH", "/device/v3/state", d.key, fmt.Sprintf(`{%q:{"status":"Idle %d","memory_usage":%d,"cpu_usage":7,"apps":{%q:{"release_uuid":"aaaa","releases":{"aaaa":{"update_status":"done","services":{%s}}}}}}}`,
+		d.uuid, i, i%1000, c.fleet.UUID, strings.Join(services, ",")), http.StatusOK)
+}
+
+func (c *crowd) register(i int) {
+	c.do("POST", "/device/register", c.key, fmt.Sprintf(`{"application":%d,"uuid":"%032x","device_type":"generic-amd64","api_key":"new-key-of-device-%08d"}`,
+		c.fleet.ID, uint64(1)<<40+uint64(i), i), http.StatusCreated)
+}
+
+// result is what was measured.
+type result struct {
+	rate  float64 // a second
+	times []time.Duration
+}
+
+// at is a percentile in milliseconds.
+func (r result) at(percent int) string {
+	if len(r.times) == 0 {
+		return "-"
+	}
+	slices.Sort(r.times)
+	return fmt.Sprintf("%.1f", float64(r.times[(len(r.times)-1)*percent/100].Microseconds())/1000)
+}
+
+// run does something with all workers for a phase.
+func (c *crowd) run(do func(i int)) result {
+	var mu sync.Mutex
+	var r result
+	var running sync.WaitGroup
+	var next atomic.Int64
+	began := time.Now()
+	for range workers {
+		running.Go(func() {
+			var times []time.Duration
+			for time.Since(began) < *phase && !c.Failed() {
+				at := time.Now()
+				do(int(next.Add(1)))
+				times = append(times, time.Since(at))
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			r.times = append(r.times, times...)
+		})
+	}
+	running.Wait()
+	r.rate = float64(len(r.times)) / time.Since(began).Seconds()
+	return r
+}
+
+// all does something once with each device.
+func (c *crowd) all(do func(d *simulated)) { each(c.devices, c, do) }
+
+func each(devices []simulated, c *crowd, do func(d *simulated)) {
+	var running sync.WaitGroup
+	var next atomic.Int64
+	for range workers {
+		running.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(devices)) && !c.Failed(); i = next.Add(1) - 1 {
+				do(&devices[i])
+			}
+		})
+	}
+	running.Wait()
+}
+
+// changes has variables of the fleet change all the time: each device that asks has
+// an old target.
+func (c *crowd) changes() result {
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			case <-time.After(100 * time.Millisecond):
+				c.do("PATCH", fmt.Sprintf("/v7/application_environment_variable?$filter=application%%20eq%%20%d%%20and%%20name%%20eq%%20'SETTING_0'", c.fleet.ID),
+					c.session, fmt.Sprintf(`{"value":"%d"}`, i), http.StatusOK)
+			}
+		}
+	}()
+	r := c.run(func(int) {
+		d := c.anyone()
+		d.tag.Store(new(`"old"`)) // so that a small crowd has to be told, too
+		c.poll(d, http.StatusOK)
+	})
+	close(stop)
+	<-done
+	return r
+}
+
+// half is the time that polls take while half of what is possible happens.
+func (c *crowd) half(polls, reports float64) result {
+	var mu sync.Mutex
+	var r result
+	var running sync.WaitGroup
+	at := func(rate float64, do func(i int)) {
+		for w := range workers / 2 {
+			running.Go(func() {
+				gap := time.Duration(float64(workers/2) / rate * float64(time.Second))
+				next := time.Now().Add(time.Duration(w) * gap / (workers / 2))
+				for end := time.Now().Add(*phase); next.Before(end); next = next.Add(gap) {
+					time.Sleep(time.Until(next))
+					do(w)
+					mu.Lock()
+					r.times = append(r.times, time.Since(next)) // also what had to wait for its turn
+					mu.Unlock()
+				}
+			})
+		}
+	}
+	at(polls, func(int) { c.poll(c.anyone(), 0) })
+	at(reports, func(int) { c.report(&c.devices[rand.IntN(min(len(c.devices), reporters))], rand.IntN(1000)) })
+	running.Wait()
+	return r
+}
+
+// release has many devices wait, releases, and measures until the last one knows.
+func (c *crowd) release() (told int, took time.Duration) {
+	n := min(*waitings, len(c.devices))
+	transport := &http.Transport{MaxIdleConnsPerHost: n, DisableCompression: true}
+	held := *c
+	held.client = &http.Client{Transport: transport}
+	defer transport.CloseIdleConnections()
+	var running sync.WaitGroup
+	var last, knows atomic.Int64
+	for i := range n {
+		d := &c.devices[i]
+		c.poll(d, 0)
+		running.Go(func() {
+			resp, _ := held.do("GET", "/device/v3/"+d.uuid+"/state", d.key, "", 0, "If-None-Match", *d.tag.Load(), "Prefer", "wait=240")
+			if resp != nil && resp.StatusCode == http.StatusOK {
+				knows.Add(1)
+				last.Store(time.Now().UnixNano())
+			}
+		})
+	}
+	c.settled()
+	began := time.Now()
+	c.do("PATCH", fmt.Sprintf("/v7/release(%d)", c.releases[1].ID), c.session, `{"status":"success","end_timestamp":"2030-01-01T00:00:00.000Z"}`, http.StatusOK)
+	running.Wait()
+	if int(knows.Load()) != n {
+		c.Errorf("%d of %d devices were told", knows.Load(), n)
+	}
+	return n, time.Unix(0, last.Load()).Sub(began)
+}
+
+// settled waits until the server has nothing to do: all that wait do so.
+func (c *crowd) settled() {
+	work := func() string {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", c.process.PID))
+		c.must(err)
+		fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')'):]))
+		return fields[11] + " " + fields[12] // its time in user and kernel mode
+	}
+	for before, quiet, deadline := "", 0, time.Now().Add(time.Minute); quiet < 3 && time.Now().Before(deadline); {
+		time.Sleep(300 * time.Millisecond)
+		if now := work(); now == before {
+			quiet++
+		} else {
+			before, quiet = now, 0
+		}
+	}
+}
