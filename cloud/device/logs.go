@@ -431,42 +431,35 @@ const keepAlive = 58 * time.Second
 func (d *Device) streamLogs(w http.ResponseWriter, r *http.Request, device int64, count int, since time.Time) {
 	control := http.NewResponseController(w)
 	control.SetWriteDeadline(time.Time{}) //nolint:errcheck // a recorder has no deadlines
-	ctx := r.Context()
+	ctx, cancel := context.WithCancel(r.Context())
 	changes := d.db.Changes().Watch(model.Topic{Kind: model.DeviceLog, ID: device})
 	defer changes.Stop()
-	last, err := d.db.LastLog(ctx, device)
-	if err != nil {
+	f := follower{db: d.db, device: device, more: make(chan struct{}, 1)}
+	if err := f.begin(ctx, count, since); err != nil {
+		cancel()
 		answer.Failure(w, r, err)
 		return
 	}
-	var lines []model.LogLine
-	if count > 0 {
-		lines, err = d.db.Logs(ctx, device, 0, since, count)
-	}
-	if err != nil {
-		answer.Failure(w, r, err)
-		return
-	}
+	var following sync.WaitGroup
+	following.Go(func() {
+		f.follow(ctx, changes.C())
+		cancel() // the database is not there: so is no log
+	})
+	defer following.Wait()
+	defer cancel()
 	w.Header().Set("Content-Type", ndjson)
 	w.WriteHeader(http.StatusOK)
 	ticker := time.NewTicker(keepAlive)
 	defer ticker.Stop()
 	for {
-		for _, l := range lines {
-			last = max(last, l.ID)
-		}
 		// A reader that takes nothing for a while is dropped, not waited for.
 		control.SetWriteDeadline(time.Now().Add(keepAlive)) //nolint:errcheck // a recorder has no deadlines
-		if writeLines(w, lines) != nil || control.Flush() != nil {
+		if writeLines(w, f.take()) != nil || control.Flush() != nil {
 			return
 		}
 		select {
-		case <-changes.C():
-			if lines, err = d.db.Logs(ctx, device, last, time.Time{}, model.LogLimit); err != nil {
-				return
-			}
+		case <-f.more:
 		case <-ticker.C:
-			lines = nil
 			if _, err := io.WriteString(w, "\n"); err != nil {
 				return
 			}
@@ -474,6 +467,72 @@ func (d *Device) streamLogs(w http.ResponseWriter, r *http.Request, device int64
 			return
 		}
 	}
+}
+
+// follower has the lines that a reader has not taken yet, no more than a whole log.
+type follower struct {
+	db     *model.DB
+	device int64
+	last   int64         // line that was read from the database last
+	more   chan struct{} // there are lines
+
+	mu      sync.Mutex
+	lines   []model.LogLine
+	dropped int // that the reader was too slow for
+}
+
+// begin takes what was there before.
+func (f *follower) begin(ctx context.Context, count int, since time.Time) (err error) {
+	if f.last, err = f.db.LastLog(ctx, f.device); err != nil || count == 0 {
+		return err
+	}
+	lines, err := f.db.Logs(ctx, f.device, 0, since, count)
+	f.add(lines)
+	return err
+}
+
+// follow takes lines as they come, however slow the reader is.
+func (f *follower) follow(ctx context.Context, changed <-chan struct{}) {
+	for {
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+		lines, err := f.db.Logs(ctx, f.device, f.last, time.Time{}, model.LogLimit)
+		if err != nil {
+			return
+		}
+		f.add(lines)
+	}
+}
+
+func (f *follower) add(lines []model.LogLine) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, l := range lines {
+		f.last = max(f.last, l.ID)
+	}
+	f.lines = append(f.lines, lines...)
+	if over := len(f.lines) - model.LogLimit; over > 0 {
+		f.dropped += over
+		f.lines = append([]model.LogLine(nil), f.lines[over:]...)
+	}
+	signal(f.more)
+}
+
+// take gives the lines to send, after one that says what is missing.
+func (f *follower) take() []model.LogLine {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	lines := f.lines
+	if f.dropped > 0 {
+		now := f.db.Now()
+		lines = append([]model.LogLine{{CreatedAt: now, Timestamp: now, System: true,
+			Message: fmt.Sprintf("Warning: Suppressed %d message(s) due to slow reading", f.dropped)}}, lines...)
+	}
+	f.lines, f.dropped = nil, 0
+	return lines
 }
 
 func writeLines(w io.Writer, lines []model.LogLine) error {

@@ -3,9 +3,11 @@ package device_test
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -13,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/rs/zerolog"
 
+	"deckhand/cloud/model"
 	"deckhand/logs"
 	"deckhand/uplink"
 )
@@ -103,5 +106,54 @@ func TestADeviceSendsItsLogs(t *testing.T) {
 	}
 	if len(got) != 1000 {
 		t.Errorf("%d lines are kept", len(got))
+	}
+}
+
+// A reader that takes nothing is told afterwards how much it missed.
+func TestASlowReaderIsToldWhatItMissed(t *testing.T) {
+	w, _ := start(t)
+	d, _ := w.Device(w.Fleet(w.Admin, "kitchen"), "a")
+	req, err := http.NewRequestWithContext(t.Context(), "GET", w.URL+"/device/v2/"+d.UUID+"/logs?stream=1", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+w.AdminSession)
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	const rounds, long = 60, 20_000 // more than what connections hold
+	for i := range rounds {
+		lines := make([]model.LogLine, 100)
+		for k := range lines {
+			lines[k] = model.LogLine{Timestamp: w.DB.Now(), Message: fmt.Sprintf("%d %s", i*100+k, strings.Repeat("x", long))}
+		}
+		if err := w.DB.AppendLogs(t.Context(), d.ID, lines); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var missed, got, n int
+	in := bufio.NewScanner(res.Body)
+	in.Buffer(nil, 1<<20)
+	for in.Scan() {
+		var l struct{ Message string }
+		if len(in.Bytes()) == 0 {
+			continue
+		}
+		if err := json.Unmarshal(in.Bytes(), &l); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fmt.Sscanf(l.Message, "Warning: Suppressed %d message(s) due to slow reading", &n); err == nil {
+			missed += n
+			continue
+		}
+		got++
+		if strings.HasPrefix(l.Message, fmt.Sprint(rounds*100-1)+" ") {
+			break
+		}
+	}
+	if missed == 0 || missed+got > rounds*100 {
+		t.Errorf("%d lines came, %d are said to be missing, of %d", got, missed, rounds*100)
 	}
 }
