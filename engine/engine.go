@@ -154,7 +154,7 @@ func (e *Engine) Available() bool { return e.available.Load() }
 // is an error at once.
 func (e *Engine) Ready(ctx context.Context) error {
 	for wait := backoffFirst; ; wait = min(2*wait, backoffMost) {
-		err := e.ping(ctx)
+		err := e.Ping(ctx)
 		if err == nil || state.ClassOf(err) == state.ClassInvalid {
 			return err
 		}
@@ -164,7 +164,8 @@ func (e *Engine) Ready(ctx context.Context) error {
 	}
 }
 
-func (e *Engine) ping(ctx context.Context) error {
+// Ping asks the engine for a sign of life, which must come within ten seconds.
+func (e *Engine) Ping(ctx context.Context) error {
 	c, err := e.connected(ctx)
 	if err != nil {
 		return err

@@ -50,8 +50,8 @@ func (s *Supervisor) ailments() []Ailment {
 		all = append(all, Ailment{"loop", "it has something to do and does not do it", "restart deckhand, and report this with its log", since})
 	}
 	st := s.runner.Status()
-	if seen := s.lastLook(st.Looked); st.Err != nil && now.Sub(seen) > engineSilence {
-		all = append(all, Ailment{"engine", fmt.Sprintf("it does not answer: %v", st.Err), state.ClassOf(st.Err).Advice(), seen})
+	if since, err := s.sign.silent(st, s.started); err != nil && now.Sub(since) > engineSilence {
+		all = append(all, Ailment{"engine", fmt.Sprintf("it does not answer: %v", err), state.ClassOf(err).Advice(), since})
 	}
 	all = append(all, s.cloudAilments(now)...)
 	if since, err := s.disk.failing(); err != nil {
@@ -92,14 +92,6 @@ func (s *Supervisor) health() (ok bool, reasons []string) {
 		reasons = append(reasons, a.String())
 	}
 	return len(reasons) == 0, reasons
-}
-
-// lastLook counts from the start while there was no look yet.
-func (s *Supervisor) lastLook(looked time.Time) time.Time {
-	if looked.IsZero() {
-		return s.started
-	}
-	return looked
 }
 
 // disk knows whether the store can be written, without writing: flash wears out.
@@ -156,6 +148,7 @@ func (d *disk) failing() (since time.Time, err error) {
 // vitals is what the supervisor watches about itself and its surroundings.
 type vitals struct {
 	disk      *disk
+	sign      sign // of the engine
 	clock     *hostapp.Clock
 	transport *uplink.Transport // of everybody who talks to the cloud
 	link      *link
@@ -192,6 +185,7 @@ func (s *Supervisor) nudge() {
 func (s *Supervisor) watchVitals(ctx context.Context) {
 	var all sync.WaitGroup
 	all.Go(func() { s.link.run(ctx) })
+	all.Go(func() { s.watchEngine(ctx) })
 	all.Go(func() { s.voltage.Watch(ctx, s.nudge) })
 	all.Go(func() { s.watchdog(ctx) })
 	all.Wait()
