@@ -63,9 +63,13 @@ func (d dialect) steps() ([]step, error) {
 
 var textColumn = regexp.MustCompile(`(?m)^(\s*"?\w+"?|ALTER TABLE .* ADD COLUMN "?\w+"?) TEXT\b`)
 
+// sequence stands behind rows that were inserted with their ids: the next id is a new one.
+var sequence = regexp.MustCompile(`\{\{sequence (\w+)\}\}`)
+
 // render puts the dialect's words into a migration.
 func (d dialect) render(script string) string {
-	script = strings.NewReplacer("{{id}}", d.idColumn, "{{cascade}}", d.cascade).Replace(script)
+	script = strings.NewReplacer("{{id}}", d.idColumn, "{{cascade}}", d.cascade, "{{uuid}}", d.randomUUID).Replace(script)
+	script = sequence.ReplaceAllString(script, d.sequence)
 	return textColumn.ReplaceAllString(script, "${1} TEXT"+d.binaryText)
 }
 

@@ -1,0 +1,11 @@
+DROP TABLE device_log{{cascade}};
+DROP TABLE device_environment_variable{{cascade}};
+DROP TABLE environment_variable{{cascade}};
+DROP TABLE device{{cascade}};
+DROP TABLE build{{cascade}};
+DROP TABLE application{{cascade}};
+DROP TABLE device_type{{cascade}};
+DROP TABLE cpu_architecture{{cascade}};
+DROP TABLE api_key{{cascade}};
+DROP TABLE "user"{{cascade}};
+DROP TABLE actor{{cascade}};

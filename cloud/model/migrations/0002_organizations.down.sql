@@ -1,0 +1,2 @@
+DROP TABLE organization_membership{{cascade}};
+DROP TABLE organization{{cascade}};

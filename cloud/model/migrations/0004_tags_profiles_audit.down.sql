@@ -1,0 +1,11 @@
+DROP TABLE signing_key{{cascade}};
+DROP TABLE audit_log{{cascade}};
+DROP TABLE device_action{{cascade}};
+DROP TABLE release_tag{{cascade}};
+DROP TABLE device_tag{{cascade}};
+DROP TABLE application_tag{{cascade}};
+DROP TABLE build_environment_variable{{cascade}};
+DROP TABLE application_profile{{cascade}};
+DROP TABLE image_profile{{cascade}};
+DROP TABLE release_asset{{cascade}};
+DROP TABLE user__has__public_key{{cascade}};
