@@ -141,11 +141,3 @@ func (d *device) learnKey(ctx context.Context, c candidate) error {
 	d.Log.Info().Str("service", s.Name).Str("app", app.Name).Msg("its key for the local API works on")
 	return nil
 }
-
-// differencesOf says in what a container of another supervisor differs from what
-// is wanted; nil when nobody compared it.
-func (d *device) differencesOf(container string) []state.Change {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.differs[container].changes
-}

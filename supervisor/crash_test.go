@@ -325,13 +325,13 @@ func TestAdoption(t *testing.T) {
 			if adopted := c.Hash != "" && c.Spec != nil; adopted == (c.ID == strange.ID) {
 				t.Errorf("%s: hash %q", c.Service, c.Hash)
 			}
+			if c.ID == strange.ID && (len(c.Differs) != 1 || c.Differs[0].Field != "user") {
+				t.Errorf("%s: differences %v", c.Service, c.Differs)
+			}
 		}
 	}
 	if m.compare != 3 {
 		t.Errorf("compared %d times, want once for each of 3 containers", m.compare)
-	}
-	if got := m.differencesOf(strange.ID); len(got) != 1 || got[0].Field != "user" {
-		t.Errorf("differences %v", got)
 	}
 	m.close(t)
 	m.open(t)
