@@ -26,6 +26,9 @@ type Config struct {
 	// a function because the registry may be listening on a port that is
 	// known only later. Nil means "registry.invalid".
 	RegistryHost func() string
+	// URL is where the API is, put in front of the addresses of files. Nil means
+	// "http://api.invalid".
+	URL func() string
 	// Now is the clock; time.Now when nil.
 	Now func() time.Time
 }
@@ -35,6 +38,7 @@ type DB struct {
 	name    string // path or URL, for people
 	dialect dialect
 	host    func() string
+	url     func() string
 	now     func() time.Time
 	write   *sql.DB
 	read    *sql.DB
@@ -62,15 +66,23 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	return db, nil
 }
 
-// connect opens the database without looking at its schema.
-func connect(ctx context.Context, cfg Config) (_ *DB, err error) {
-	db := &DB{name: cfg.Path, dialect: sqliteDialect, host: cfg.RegistryHost, now: cfg.Now, feed: newFeed()}
+func newDB(cfg Config) *DB {
+	db := &DB{name: cfg.Path, dialect: sqliteDialect, host: cfg.RegistryHost, url: cfg.URL, now: cfg.Now, feed: newFeed()}
 	if db.host == nil {
 		db.host = func() string { return "registry.invalid" }
+	}
+	if db.url == nil {
+		db.url = func() string { return "http://api.invalid" }
 	}
 	if db.now == nil {
 		db.now = time.Now
 	}
+	return db
+}
+
+// connect opens the database without looking at its schema.
+func connect(ctx context.Context, cfg Config) (_ *DB, err error) {
+	db := newDB(cfg)
 	if cfg.Database == "" && cfg.Path == "" {
 		return nil, errors.New("open database: no path given")
 	}
@@ -94,18 +106,26 @@ func connect(ctx context.Context, cfg Config) (_ *DB, err error) {
 	return db, nil
 }
 
-func (db *DB) start(ctx context.Context) (err error) {
+func (db *DB) start(ctx context.Context) error {
 	if err := db.migrate(ctx); err != nil {
 		return err
 	}
-	if db.Shared() {
-		if db.exchange, err = newExchange(ctx, db); err != nil {
-			return postgresError(db.name, err)
-		}
-	} else {
-		db.batcher = newBatcher(db)
+	if err := db.begin(ctx); err != nil {
+		return err
 	}
 	return openError(db.name, db.seed(ctx))
+}
+
+// begin makes writes possible.
+func (db *DB) begin(ctx context.Context) (err error) {
+	if !db.Shared() {
+		db.batcher = newBatcher(db)
+		return nil
+	}
+	if db.exchange, err = newExchange(ctx, db); err != nil {
+		return postgresError(db.name, err)
+	}
+	return nil
 }
 
 // Shared says whether other servers may be on the same database: then nothing

@@ -8,7 +8,10 @@ package registry
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -17,24 +20,25 @@ import (
 	"github.com/distribution/distribution/v3/configuration"
 	_ "github.com/distribution/distribution/v3/registry/auth/token" // the "token" access controller
 	"github.com/distribution/distribution/v3/registry/handlers"
-	_ "github.com/distribution/distribution/v3/registry/storage/driver/filesystem" // the "filesystem" storage
 	"github.com/rs/zerolog"
 	"github.com/sirupsen/logrus"
 )
 
 // Config says where images live and whose tokens open the door.
 type Config struct {
-	Dir     string         // blobs and manifests; made when missing
-	Realm   string         // URL where clients fetch a token, "<api>/auth/v1/token"
-	Service string         // audience of the tokens: the registry's host as image names spell it
-	Issuer  string         // who signs the tokens, as their "iss" says
-	JWKS    []byte         // public keys that tokens are checked with, a JSON Web Key Set
+	Dir     string // blobs and manifests; made when missing
+	Realm   string // URL where clients fetch a token, "<api>/auth/v1/token"
+	Service string // audience of the tokens: the registry's host as image names spell it
+	Issuer  string // who signs the tokens, as their "iss" says
+	JWKS    []byte // public keys that tokens are checked with, a JSON Web Key Set
+	Quota   Quota
 	Log     zerolog.Logger // the library's own lines go here, at debug level
 }
 
 // Registry answers the distribution API below /v2/.
 type Registry struct {
-	app *handlers.App
+	app     *handlers.App
+	handler http.Handler
 }
 
 // New opens the image store. The library panics on a configuration it dislikes; that
@@ -51,31 +55,66 @@ func New(cfg Config) (r *Registry, err error) {
 	if err := os.WriteFile(keys, cfg.JWKS, 0o600); err != nil {
 		return nil, fmt.Errorf("write the registry's key set: %w", err)
 	}
+	secret, err := uploadSecret(filepath.Join(cfg.Dir, "upload-secret"))
+	if err != nil {
+		return nil, fmt.Errorf("open registry: %w", err)
+	}
+	register()
 	redirectLibraryLog(cfg.Log)
 	defer func() {
 		if p := recover(); p != nil {
 			r, err = nil, fmt.Errorf("open registry in %s: %v", cfg.Dir, p)
 		}
 	}()
-	return &Registry{app: handlers.NewApp(context.Background(), libraryConfig(cfg, images, keys))}, nil
+	place := layout{cfg.Dir}
+	q := &quota{layout: place, Quota: cfg.Quota, known: map[int64]*usage{}}
+	c := libraryConfig(cfg, images, keys, q)
+	c.HTTP.Secret = secret
+	app := handlers.NewApp(context.Background(), c)
+	return &Registry{app: app, handler: guard{place, q.uploads(app)}}, nil
+}
+
+// uploadSecret signs where an upload goes on. Servers that share the folder share
+// it, so that each can go on with an upload that another one began.
+func uploadSecret(path string) (string, error) {
+	secret := rand.Text()
+	f, err := os.CreateTemp(filepath.Dir(path), ".secret-*")
+	if err != nil {
+		return "", err
+	}
+	_, err = f.WriteString(secret)
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		// Unlike a rename it leaves the one that is there.
+		if err = os.Link(f.Name(), path); errors.Is(err, fs.ErrExist) {
+			err = nil
+		}
+	}
+	if err = errors.Join(err, os.Remove(f.Name())); err != nil {
+		return "", err
+	}
+	b, err := os.ReadFile(path)
+	return string(b), err
 }
 
 // ServeHTTP answers one registry request.
 func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	r.app.ServeHTTP(w, unaliased(req))
+	r.handler.ServeHTTP(w, unaliased(req))
 }
 
 // Close stops the library's background work. Requests after it are not answered usefully.
 func (r *Registry) Close() error { return r.app.Shutdown() }
 
-func libraryConfig(cfg Config, images, keys string) *configuration.Configuration {
+func libraryConfig(cfg Config, images, keys string, q *quota) *configuration.Configuration {
 	c := &configuration.Configuration{
 		Version: "0.1",
 		Storage: configuration.Storage{
-			"filesystem": configuration.Parameters{"rootdirectory": images},
-			"delete":     configuration.Parameters{"enabled": true},
-			"redirect":   configuration.Parameters{"disable": true},
-			"cache":      configuration.Parameters{"blobdescriptor": "inmemory"},
+			driverName: configuration.Parameters{"rootdirectory": images, "quota": q},
+			"delete":   configuration.Parameters{"enabled": true},
+			"redirect": configuration.Parameters{"disable": true},
+			// No cache: it would say that a blob is there which was cleared up.
+			// Old uploads are the collector's.
+			"maintenance": configuration.Parameters{"uploadpurging": map[any]any{"enabled": false}},
 		},
 		Auth: configuration.Auth{"token": configuration.Parameters{
 			"realm":   cfg.Realm,

@@ -1,0 +1,106 @@
+package registry
+
+import (
+	"errors"
+	"io/fs"
+	"net/http"
+	"path/filepath"
+	"regexp"
+
+	"github.com/distribution/distribution/v3/registry/api/errcode"
+	"golang.org/x/sys/unix"
+)
+
+// manifestPath is the path of a manifest: repository, and tag or digest.
+var manifestPath = regexp.MustCompile(`^/v2/(.+)/manifests/[^/]+$`)
+
+// guard answers for a manifest only when all its parts are there, and keeps them
+// from being cleared up meanwhile: who is told that a manifest is there, or was
+// stored, pushes nothing more.
+type guard struct {
+	layout
+	next http.Handler
+}
+
+func (g guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	parts := manifestPath.FindStringSubmatch(r.URL.Path)
+	if parts == nil || r.Method == http.MethodDelete {
+		g.next.ServeHTTP(w, r)
+		return
+	}
+	g.next.ServeHTTP(&judged{ResponseWriter: w, judge: func(header http.Header) error {
+		// Only who may see the manifest gets here.
+		digest, ok := hexOf(header.Get("Docker-Content-Digest"))
+		if !ok || g.hold(parts[1], digest) {
+			return nil
+		}
+		if r.Method == http.MethodPut {
+			return errcode.ErrorCodeUnavailable.WithMessage("layers of the image were cleared up while it was pushed; push it again")
+		}
+		return errcode.ErrorCodeManifestUnknown.WithMessage("parts of the image are missing in the registry; push it again")
+	}}, r)
+}
+
+// hold sets the time of all parts of an image to now; false: one is not there.
+func (g guard) hold(repository, digest string) bool {
+	err := g.use(repository, digest, func(file string) error {
+		err := unix.UtimesNanoAt(unix.AT_FDCWD, file, nil, 0)
+		if errors.Is(err, fs.ErrNotExist) && filepath.Base(file) == "link" && filepath.Dir(filepath.Dir(file)) == g.layers(repository) {
+			return nil // the link of a foreign layer
+		}
+		return err
+	})
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// judged lets an answer of success through when the judge has nothing against it.
+type judged struct {
+	http.ResponseWriter
+	judge   func(http.Header) error
+	decided bool
+	refused bool
+}
+
+// WriteHeader is where the library says how it ended.
+func (j *judged) WriteHeader(status int) {
+	if j.refused {
+		return // of the answer that is not given
+	}
+	if j.decided || status < http.StatusOK {
+		j.ResponseWriter.WriteHeader(status)
+		return
+	}
+	j.decided = true
+	if status >= http.StatusMultipleChoices {
+		j.ResponseWriter.WriteHeader(status)
+		return
+	}
+	err := j.judge(j.Header())
+	if err == nil {
+		j.ResponseWriter.WriteHeader(status)
+		return
+	}
+	j.refused = true
+	refuse(j.ResponseWriter, err)
+}
+
+func (j *judged) Write(b []byte) (int, error) {
+	if !j.decided {
+		j.WriteHeader(http.StatusOK)
+	}
+	if j.refused {
+		return len(b), nil // of the answer that is not given
+	}
+	return j.ResponseWriter.Write(b)
+}
+
+// Unwrap is for http.ResponseController.
+func (j *judged) Unwrap() http.ResponseWriter { return j.ResponseWriter }
+
+// refuse answers with an error of the protocol.
+func refuse(w http.ResponseWriter, err error) {
+	for _, of := range []string{"Content-Length", "Content-Type", "Docker-Content-Digest", "Docker-Upload-Uuid", "Etag", "Location", "Range"} {
+		w.Header().Del(of)
+	}
+	_ = errcode.ServeJSON(w, err) // the client is gone
+}
