@@ -84,7 +84,7 @@ image: dist ## the device's image for this machine's engine
 
 ##@ Check
 
-test: setup format vet lint vuln unit test32 size crash $(if $(LONG),race fuzz) engine-test ## everything; LONG=1 adds race and fuzz
+test: setup format vet lint vuln unit postgres-test test32 size crash $(if $(LONG),race fuzz) engine-test ## everything; LONG=1 adds race and fuzz
 
 quick: ## the tests that need nothing, in seconds
 	@$(GO) test ./...
@@ -97,6 +97,11 @@ engine-test: setup interop-peers ## the tests that need an engine or a browser
 unit: ## quick, with the time that each package took
 	$(call say,tests)
 	@$(GO) test ./...
+
+postgres-test: ## the cloud's tests again, on a private PostgreSQL
+	$(call say,tests of the cloud on PostgreSQL)
+	@scripts/setup.sh postgres
+	@DECKHAND_TEST_DATABASE=postgres $(GO) test -count=1 -p 2 ./cloud/... ./test/database
 
 crash: ## a crash at every step and engine call of every scenario, and every call failing
 	$(call say,crashes and faults)
@@ -122,7 +127,9 @@ bench: ## times and sizes beside the raw engine's, as a table
 	@scripts/setup-engine.sh
 	@$(GO) test -tags bench -count=1 -timeout 40m -v -run '^TestBench$$' ./test/bench
 
-bench-cloud: ## many devices on a cloud, as a table, on both databases
+bench-cloud: ## many devices on a cloud, as a table, and 50,000 devices moved to many containers; on both databases
+	@$(GO) test -tags bench -count=1 -v -run Big ./test/database
+	@DECKHAND_TEST_DATABASE=postgres $(GO) test -tags bench -count=1 -v -run Big ./test/database
 	@$(GO) test -tags bench -count=1 -timeout 30m -v -run '^TestCloud$$' ./test/cloudload
 	@DECKHAND_TEST_DATABASE=postgres $(GO) test -tags bench -count=1 -timeout 30m -v -run '^TestCloud$$' ./test/cloudload
 
@@ -148,7 +155,7 @@ vuln: ## known vulnerabilities, where the database can be reached
 
 setup: ## install what tests and demo need; quiet when nothing is missing
 	@scripts/setup-engine.sh
-	@scripts/setup.sh bus browser certificates
+	@scripts/setup.sh bus browser postgres certificates
 
 interop-peers: ## install balena's own CLI and SDK for tests; quiet when they are there
 	@scripts/setup-interop.sh
@@ -162,5 +169,5 @@ clean: ## remove what make made
 
 FORCE:
 
-.PHONY: FORCE help demo build examples dist image test crash quick engine-test unit test32 race fuzz size bench bench-cloud \
+.PHONY: FORCE postgres-test help demo build examples dist image test crash quick engine-test unit test32 race fuzz size bench bench-cloud \
 	lint vet format vuln setup interop-peers update-goldens clean

@@ -2,7 +2,7 @@
 # Installs what the given needs ask for and what is missing, from the packages
 # of Debian or Ubuntu. Says nothing when there is nothing to do.
 #
-#   scripts/setup.sh engine bus browser node certificates
+#   scripts/setup.sh engine bus browser node postgres certificates
 #
 # engine        dockerd, iptables and a static busybox: a private engine for
 #               tests and for the demo; mkfs.ext4 and mount, for tests with a
@@ -10,6 +10,7 @@
 # bus           dbus-daemon: a private bus for the tests of reboots
 # browser       Chromium, for the tests of the web pages
 # node          npm, which installs the official clients; they bring their own Node
+# postgres      PostgreSQL: tests start a private cluster of their own
 # certificates  the certificate authorities that go into the images
 set -euo pipefail
 
@@ -52,6 +53,10 @@ need_browser() {
 need_node() {
 	# Packages from elsewhere have npm in nodejs.
 	has npm || missing+=(nodejs npm)
+}
+
+need_postgres() {
+	compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || has initdb || missing+=(postgresql)
 }
 
 need_certificates() {
@@ -103,9 +108,10 @@ for need in "$@"; do
 	bus) need_bus ;;
 	browser) need_browser ;;
 	node) need_node ;;
+	postgres) need_postgres ;;
 	certificates) need_certificates ;;
 	*)
-		echo "setup: unknown need $need; one of engine, bus, browser, node, certificates" >&2
+		echo "setup: unknown need $need; one of engine, bus, browser, node, postgres, certificates" >&2
 		exit 2
 		;;
 	esac

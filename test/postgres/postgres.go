@@ -193,9 +193,9 @@ func (s *Server) Drop(ctx context.Context, name string) error {
 	return s.Exec(ctx, "DROP DATABASE "+name+" WITH (FORCE)")
 }
 
-// Break ends all connections to a database, as a restart of its server does.
-func (s *Server) Break(ctx context.Context, name string) error {
-	return s.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '"+name+"'")
+// BreakAll ends all connections, as a restart of the cluster does.
+func (s *Server) BreakAll(ctx context.Context) error {
+	return s.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()")
 }
 
 // quickExit is the exit code of a cluster that was told to end at once.
