@@ -14,7 +14,7 @@ type Query struct {
 	SQL  string // with a ? for each argument
 	Args []any
 	// Kinds are those of the columns. Values are nil, int64, string, bool, time.Time, or
-	// the map of a Version; a Location is complete.
+	// the map of a Version; a Location and the href of a File are complete.
 	Kinds []FieldKind
 }
 
@@ -137,7 +137,7 @@ func (db *DB) scan(row interface{ Scan(...any) error }, kinds []FieldKind) ([]an
 			targets[i] = new(sql.NullInt64)
 		case Boolean:
 			targets[i] = new(sql.NullBool)
-		case Text, JSON, Location, Version:
+		case Text, JSON, Location, Version, File:
 			targets[i] = new(sql.NullString)
 		}
 	}
@@ -178,6 +178,8 @@ func (db *DB) textual(kind FieldKind, s string) any {
 		return db.location(s)
 	case Version:
 		return versionOf(s)
+	case File:
+		return db.fileDocument(s)
 	default:
 		return s
 	}

@@ -21,6 +21,9 @@ const (
 	JSON
 	Location
 	Version
+	// File is a JSON object about a file; its href is stored without the URL of
+	// the API.
+	File
 )
 
 // Field is a field of a resource as the API names it.
@@ -174,7 +177,7 @@ func Resources() []Resource {
 			many(`organization_membership=organization_membership.is_member_of__organization application=application.organization`),
 		resource("organization_membership", "user>user is_member_of__organization>organization").key("user", "is_member_of__organization"),
 		release(),
-		resource("release_asset", "release>release asset_key asset:json").key("release", "asset_key"),
+		resource("release_asset", "release>release asset_key asset:file").key("release", "asset_key"),
 		resource("release_tag", "release>release tag_key value").key("release", "tag_key"),
 		resource("service", "application>application service_name").key("application", "service_name").
 			many(`is_built_by__image=image.is_a_build_of__service service_install=service_install.installs__service
@@ -190,7 +193,8 @@ func Resources() []Resource {
 			many(`organization_membership=organization_membership.user is_member_of__organization=organization_membership.user
 			user__has__public_key=user__has__public_key.user`),
 		resource("user__has__public_key", "user>user title public_key"),
-		elsewhere("application_invite"), elsewhere("device_history"), elsewhere("organization_invite"), elsewhere("plan"),
+		elsewhere("application_invite"), elsewhere("device_history"), elsewhere("invitee__is_invited_to__application"),
+		elsewhere("invitee__is_invited_to__organization"), elsewhere("organization_invite"), elsewhere("plan"),
 		elsewhere("subscription"), elsewhere("team"), elsewhere("team_application_access"), elsewhere("team_membership"),
 		elsewhere("user_application_membership"),
 	}
@@ -220,7 +224,7 @@ func elsewhere(name string) Resource {
 }
 
 func kindNamed(name string) FieldKind {
-	kinds := map[string]FieldKind{"int": Integer, "big": BigInteger, "bool": Boolean, "date": Date, "json": JSON, "location": Location, "": Text}
+	kinds := map[string]FieldKind{"int": Integer, "big": BigInteger, "bool": Boolean, "date": Date, "json": JSON, "location": Location, "file": File, "": Text}
 	kind, ok := kinds[name]
 	if !ok {
 		panic("resources: there is no kind " + name)

@@ -281,12 +281,3 @@ func (t *txn) track(ctx context.Context, by writer, fleet int64) error {
 	_, err = t.change(ctx, writer{Caller: by.Caller, cloud: true}, "application", one(fleet), Values{"should_be_running__release": latest})
 	return err
 }
-
-func assetRules() rules {
-	return rules{
-		required: "release asset_key",
-		fixed:    "release asset_key",
-		lengths:  map[string][2]int{"asset_key": {1, 1000}},
-		long:     "asset",
-	}
-}

@@ -16,7 +16,8 @@ import (
 )
 
 // Values are fields of a row to be: field name → nil, bool, int64, float64,
-// string, time.Time or json.RawMessage, each of the field's kind already.
+// string, time.Time, json.RawMessage or AssetFile, each of the field's kind
+// already.
 type Values map[string]any
 
 // Selection is which rows a write concerns: SQL over the alias t, with a ? for
@@ -390,7 +391,7 @@ func scanTarget(f Field) any {
 	switch f.Kind {
 	case Boolean:
 		return new(sql.NullBool)
-	case Text, JSON, Location:
+	case Text, JSON, Location, File:
 		return new(sql.NullString)
 	case Integer, BigInteger, Date, Reference:
 	}

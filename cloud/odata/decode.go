@@ -42,7 +42,7 @@ func wanted(kind model.FieldKind) string {
 		return "a whole number"
 	case model.Reference:
 		return "the id of a row"
-	case model.JSON:
+	case model.JSON, model.File:
 		return "a JSON object"
 	case model.Text, model.Location, model.Version:
 	}
@@ -65,7 +65,7 @@ func fieldValue(f model.Field, raw json.RawMessage) (any, bool) {
 		return decodeBoolean(raw)
 	case model.Date:
 		return decodeDate(raw)
-	case model.JSON:
+	case model.JSON, model.File:
 		return decodeDocument(raw)
 	case model.Text, model.Location, model.Version:
 	}

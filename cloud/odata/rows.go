@@ -47,7 +47,7 @@ func shown(f model.Field, v any) any {
 			return strconv.FormatInt(v, 10)
 		}
 	case string:
-		if f.Kind == model.JSON {
+		if f.Kind == model.JSON || f.Kind == model.File {
 			return json.RawMessage(v)
 		}
 	}

@@ -46,7 +46,7 @@ func classOf(kind model.FieldKind) class {
 		return date
 	case model.Location:
 		return location
-	case model.JSON, model.Version:
+	case model.JSON, model.Version, model.File:
 		return opaque
 	case model.Text:
 	}

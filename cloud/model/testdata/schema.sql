@@ -107,6 +107,18 @@ CREATE TABLE application_type (
 
 CREATE INDEX application_updater ON application (is_updated_by__application);
 
+CREATE TABLE asset_upload (
+	id INTEGER PRIMARY KEY AUTOINCREMENT,
+	created_at BIGINT NOT NULL,
+	expires_at BIGINT NOT NULL,
+	uuid TEXT NOT NULL UNIQUE,
+	release_asset BIGINT NOT NULL UNIQUE REFERENCES release_asset (id) ON DELETE CASCADE,
+	filename TEXT NOT NULL,
+	content_type TEXT NOT NULL,
+	size BIGINT NOT NULL,
+	chunk_size BIGINT NOT NULL
+);
+
 CREATE TABLE audit_log (
 	id INTEGER PRIMARY KEY AUTOINCREMENT,
 	created_at BIGINT NOT NULL,
@@ -499,9 +511,11 @@ CREATE TABLE release_asset (
 	modified_at BIGINT,
 	release BIGINT NOT NULL REFERENCES release (id) ON DELETE CASCADE,
 	asset_key TEXT NOT NULL CHECK (length(asset_key) >= 1),
-	asset TEXT,
+	asset TEXT, file TEXT,
 	UNIQUE (release, asset_key)
 );
+
+CREATE UNIQUE INDEX release_asset_file ON release_asset (file);
 
 CREATE INDEX release_commit ON release (belongs_to__application, "commit");
 

@@ -1,0 +1,3 @@
+DROP TABLE asset_upload;
+DROP INDEX release_asset_file;
+ALTER TABLE release_asset DROP COLUMN file;
