@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -91,7 +92,13 @@ const composition = `{"services":{"web":{},"database":{},"worker":{}}}`
 
 func serve(t *testing.T) *cloudtest.World {
 	t.Helper()
-	w := cloudtest.New(t, nil)
+	return serveAt(t, nil)
+}
+
+// serveAt serves the page with a clock of its own.
+func serveAt(t *testing.T, now func() time.Time) *cloudtest.World {
+	t.Helper()
+	w := cloudtest.New(t, now)
 	page, err := dashboard.New(dashboard.Config{DB: w.DB, Auth: w.Auth})
 	if err != nil {
 		t.Fatal(err)
@@ -119,7 +126,8 @@ func report(t *testing.T, w *cloudtest.World, f model.Fleet, d model.Device, run
 }
 
 func TestThePageChangesWithoutReload(t *testing.T) {
-	w := serve(t)
+	var ahead atomic.Int64 // how far the cloud's clock is ahead of the real one
+	w := serveAt(t, func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) })
 	ctx := browser(t)
 	login(ctx, t, w)
 	within(ctx, t, "#content", "No fleets yet")
@@ -155,6 +163,7 @@ func TestThePageChangesWithoutReload(t *testing.T) {
 	within(ctx, t, "#device-1", "downloading 42 %")
 	within(ctx, t, "#device-1", "starting")
 	within(ctx, t, "#device-3", "offline")
+	ahead.Store(int64(time.Minute)) // progress alone is not written at every report
 	report(t, w, f, d, "", "downloading", service(0, "Running", nil), service(1, "Downloading", new(int64(77))), service(2, "Starting", nil))
 	within(ctx, t, "#device-1", "downloading 77 %")
 

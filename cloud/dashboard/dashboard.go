@@ -11,6 +11,7 @@ import (
 	"html/template"
 	"io/fs"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -108,6 +109,10 @@ func (d *Dashboard) index(w http.ResponseWriter, r *http.Request) {
 		d.render(w, r, http.StatusOK, "login.html", loginView{})
 		return
 	}
+	if tooMany, ok := errors.AsType[*auth.TooManyAttempts](err); ok {
+		d.tooMany(w, r, "", tooMany)
+		return
+	}
 	if err != nil {
 		answer.Failure(w, r, err)
 		return
@@ -120,6 +125,12 @@ func (d *Dashboard) index(w http.ResponseWriter, r *http.Request) {
 	d.render(w, r, http.StatusOK, "page.html", view)
 }
 
+// tooMany refuses for a while who, or whose network, sent too much that is wrong.
+func (d *Dashboard) tooMany(w http.ResponseWriter, r *http.Request, username string, e *auth.TooManyAttempts) {
+	w.Header().Set("Retry-After", strconv.Itoa(int(e.Wait/time.Second)+1))
+	d.render(w, r, http.StatusTooManyRequests, "login.html", loginView{username, e.Error()})
+}
+
 type loginView struct{ Username, Problem string }
 
 func (d *Dashboard) login(w http.ResponseWriter, r *http.Request) {
@@ -128,7 +139,7 @@ func (d *Dashboard) login(w http.ResponseWriter, r *http.Request) {
 	username := strings.TrimSpace(r.PostFormValue("username"))
 	u, err := d.auth.Login(r.Context(), username, r.PostFormValue("password"), auth.ClientAddress(r))
 	if tooMany, ok := errors.AsType[*auth.TooManyAttempts](err); ok {
-		d.render(w, r, http.StatusTooManyRequests, "login.html", loginView{username, "Too many failed attempts. Try again in " + tooMany.Wait.Round(time.Minute).String() + "."})
+		d.tooMany(w, r, username, tooMany)
 		return
 	}
 	if errors.Is(err, auth.ErrUnauthenticated) {

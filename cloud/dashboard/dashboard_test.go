@@ -3,6 +3,7 @@ package dashboard_test
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -139,4 +140,22 @@ func TestLiveStreamSendsChanges(t *testing.T) {
 	}
 	w.Device(f, "b")
 	until("event: end")
+}
+
+// Who tries one made-up session after the other is told to stop.
+func TestManyWrongSessionsAreRefused(t *testing.T) {
+	w := startPage(t)
+	for i := range 500 {
+		a := w.Do("GET", "/", "", "", "Cookie", fmt.Sprintf("deckhand_session=made-up-%d", i))
+		if a.Status == http.StatusTooManyRequests {
+			if a.Header.Get("Retry-After") == "" || !strings.Contains(a.Body, "Too many attempts") {
+				t.Errorf("%v %s", a.Header, a.Body)
+			}
+			return
+		}
+		if a.Status != http.StatusOK {
+			t.Fatalf("%d %s", a.Status, a.Body)
+		}
+	}
+	t.Error("nothing was refused")
 }
