@@ -50,6 +50,7 @@ func (s *Supervisor) ailments() []Ailment {
 		all = append(all, Ailment{"loop", "it has something to do and does not do it", "restart deckhand, and report this with its log", since})
 	}
 	st := s.runner.Status()
+	s.sign.want(st.Looked, now)
 	if since, err := s.sign.silent(st, s.started); err != nil && now.Sub(since) > engineSilence {
 		all = append(all, Ailment{"engine", fmt.Sprintf("it does not answer: %v", err), state.ClassOf(err).Advice(), since})
 	}
@@ -148,7 +149,7 @@ func (d *disk) failing() (since time.Time, err error) {
 // vitals is what the supervisor watches about itself and its surroundings.
 type vitals struct {
 	disk      *disk
-	sign      sign // of the engine
+	sign      *sign // of the engine
 	clock     *hostapp.Clock
 	transport *uplink.Transport // of everybody who talks to the cloud
 	link      *link
@@ -170,7 +171,7 @@ func (s *Supervisor) openVitals() {
 	s.link = s.newWay()
 	s.load = hostapp.NewMeter(hostapp.MeterConfig{Root: s.cfg.HostRoot})
 	s.voltage = hostapp.NewVoltage(s.cfg.HostRoot)
-	s.nudges = make(chan struct{}, 1)
+	s.nudges, s.sign = make(chan struct{}, 1), newSign()
 }
 
 // nudge hints that something that is reported may have changed.
