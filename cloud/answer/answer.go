@@ -9,8 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/rs/zerolog"
 )
@@ -66,13 +69,31 @@ func KeyRequired(w http.ResponseWriter) {
 	JSON(w, http.StatusUnauthorized, map[string]string{"error": "API key required"})
 }
 
+// Unavailable reads from an error whether something that the cloud needs is away for
+// a while, and when to ask again.
+func Unavailable(err error) (after time.Duration, ok bool) {
+	away, ok := errors.AsType[interface {
+		error
+		RetryAfter() time.Duration
+	}](err)
+	if !ok {
+		return 0, false
+	}
+	return away.RetryAfter(), true
+}
+
 // Failure answers 500 and logs why; the client learns only that it is the
-// cloud's fault.
+// cloud's fault. What will be better soon is a 503 with Retry-After.
 func Failure(w http.ResponseWriter, r *http.Request, err error) {
 	if r.Context().Err() != nil {
 		return // the client left, nobody reads the answer
 	}
 	zerolog.Ctx(r.Context()).Error().Err(err).Str("path", r.URL.Path).Msg("request failed")
+	if after, ok := Unavailable(err); ok {
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(after.Seconds()))))
+		JSON(w, http.StatusServiceUnavailable, "The cloud's database cannot be reached at the moment; try again later.")
+		return
+	}
 	JSON(w, http.StatusInternalServerError, "The cloud could not do this; its log says why.")
 }
 

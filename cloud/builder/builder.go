@@ -24,6 +24,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"deckhand/build"
+	"deckhand/cloud/answer"
 	"deckhand/cloud/auth"
 	"deckhand/cloud/model"
 )
@@ -65,6 +66,7 @@ type Builder struct {
 
 	slots   chan struct{}
 	waiting atomic.Int64
+	ended   ended
 	stopped chan struct{} // closed by Close
 	stop    func()
 	active  sync.WaitGroup
@@ -228,6 +230,14 @@ func refuseRequest(w http.ResponseWriter, status int) {
 	http.Error(w, http.StatusText(status), status)
 }
 
+// failureStatus tells what will be better soon from what will not.
+func failureStatus(err error) int {
+	if _, ok := answer.Unavailable(err); ok {
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusInternalServerError
+}
+
 // admit decides by the head of a request.
 func (b *Builder) admit(r *http.Request) (model.Fleet, caller, int) {
 	actor, err := b.auth.Authenticate(r)
@@ -236,7 +246,7 @@ func (b *Builder) admit(r *http.Request) (model.Fleet, caller, int) {
 		return model.Fleet{}, caller{}, http.StatusUnauthorized
 	case err != nil:
 		b.log.Error().Err(err).Msg("authenticate")
-		return model.Fleet{}, caller{}, http.StatusInternalServerError
+		return model.Fleet{}, caller{}, failureStatus(err)
 	case actor.Kind != auth.User:
 		return model.Fleet{}, caller{}, http.StatusForbidden
 	}
@@ -265,7 +275,7 @@ func (b *Builder) admit(r *http.Request) (model.Fleet, caller, int) {
 		return model.Fleet{}, user, http.StatusNotFound
 	case err != nil:
 		b.log.Error().Err(err).Msg("look up fleet")
-		return model.Fleet{}, user, http.StatusInternalServerError
+		return model.Fleet{}, user, failureStatus(err)
 	}
 	return fleet, user, http.StatusOK
 }
@@ -309,7 +319,7 @@ func (b *Builder) detach(w http.ResponseWriter, r *http.Request, j *job, spoolEr
 	w.Header().Set("Content-Type", "application/json")
 	if err != nil {
 		j.log.Info().Err(err).Msg("push refused")
-		answer(w, struct {
+		reply(w, struct {
 			Started bool   `json:"started"`
 			Error   string `json:"error"`
 			Message string `json:"message"`
@@ -323,11 +333,11 @@ func (b *Builder) detach(w http.ResponseWriter, r *http.Request, j *job, spoolEr
 		defer ended()
 		j.safely(func() { j.execute(ctx) })
 	}()
-	answer(w, struct {
+	reply(w, struct {
 		Started   bool  `json:"started"`
 		ReleaseID int64 `json:"releaseId"`
 	}{true, j.release.ID})
 	return true
 }
 
-func answer(w http.ResponseWriter, v any) { _ = json.NewEncoder(w).Encode(v) }
+func reply(w http.ResponseWriter, v any) { _ = json.NewEncoder(w).Encode(v) }

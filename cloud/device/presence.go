@@ -22,6 +22,7 @@ type presence struct {
 	poll   time.Duration
 	failed func(error)
 	kick   chan struct{} // something is to be written soon
+	lost   time.Time     // since when sweeps fail; zero: they do not
 
 	mu      sync.Mutex
 	devices map[int64]*heard
@@ -131,7 +132,7 @@ func (p *presence) run(ctx context.Context) error {
 		case <-sweep.C:
 			p.refresh()
 			p.write(ctx)
-			if err := p.db.SilentDevices(ctx, lateGrace); err != nil && ctx.Err() == nil {
+			if err := p.sweep(ctx); err != nil && ctx.Err() == nil {
 				p.failed(fmt.Errorf("find silent devices: %w", err))
 			}
 		case <-ctx.Done():
@@ -139,6 +140,24 @@ func (p *presence) run(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// sweep finds who fell silent. After a time in which the database was away, nobody
+// did: the silence was the cloud's.
+func (p *presence) sweep(ctx context.Context) (err error) {
+	if !p.lost.IsZero() && time.Since(p.lost) >= lateGrace {
+		err = p.db.ExtendHeartbeats(ctx)
+	}
+	if err == nil {
+		err = p.db.SilentDevices(ctx, lateGrace)
+	}
+	switch {
+	case err == nil:
+		p.lost = time.Time{}
+	case p.lost.IsZero():
+		p.lost = time.Now()
+	}
+	return err
 }
 
 // refresh hears those whose request is held, and forgets those that went away.

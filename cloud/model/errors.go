@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"modernc.org/sqlite"
@@ -35,6 +36,20 @@ func (e *ConflictError) Error() string {
 
 // Is makes errors.Is(err, ErrConflict) true.
 func (e *ConflictError) Is(target error) bool { return target == ErrConflict }
+
+// UnavailableError says that the database cannot be reached at the moment, or that
+// the connection broke: whether a write happened is not known then.
+type UnavailableError struct {
+	Err   error
+	after time.Duration
+}
+
+func (e *UnavailableError) Error() string { return "the database cannot be reached: " + e.Err.Error() }
+
+func (e *UnavailableError) Unwrap() error { return e.Err }
+
+// RetryAfter is when to try again.
+func (e *UnavailableError) RetryAfter() time.Duration { return e.after }
 
 // FieldError is a value that breaks a rule: which field, and a sentence for
 // the person who sent it.

@@ -44,7 +44,7 @@ const (
 	// quietLimit is how long the connection may be silent before it is tried.
 	quietLimit = 20 * time.Second
 	// A lost connection is tried again after these times, longer each time.
-	firstTry, laterTries = 100 * time.Millisecond, 10 * time.Second
+	firstTry, laterTries = 100 * time.Millisecond, 2 * time.Second
 )
 
 // newExchange listens before it returns: nothing committed later is missed.
@@ -77,11 +77,12 @@ func listen(ctx context.Context, cfg *pgx.ConnConfig) (*pgx.Conn, error) {
 }
 
 // hear tells this server's watchers what the others changed. While the connection
-// is lost, news may be; when it is back, everything counts as changed.
+// is lost, nothing counts as known; when it is back, everything counts as changed.
 func (e *exchange) hear(ctx context.Context, conn *pgx.Conn) {
 	for ctx.Err() == nil {
 		for e.hearOne(ctx, conn) == nil {
 		}
+		e.db.feed.lost()
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		conn.Close(closing)
 		cancel()
@@ -177,16 +178,20 @@ func (e *exchange) tell(ctx context.Context) {
 			return
 		case <-e.wake:
 		}
-		e.flush(ctx)
+		pause := gatherTime
+		if !e.flush(ctx) {
+			pause = laterTries
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(gatherTime):
+		case <-time.After(pause):
 		}
 	}
 }
 
-func (e *exchange) flush(ctx context.Context) {
+// flush sends what was gathered; it is false when that has to be tried again.
+func (e *exchange) flush(ctx context.Context) bool {
 	e.mu.Lock()
 	topics := make([]Topic, 0, len(e.pending))
 	for t := range e.pending {
@@ -197,9 +202,10 @@ func (e *exchange) flush(ctx context.Context) {
 	for _, list := range encodeTopics(topics) {
 		if _, err := e.db.write.ExecContext(ctx, `SELECT pg_notify('`+notifyChannel+`', ?)`, e.origin+" "+list); err != nil {
 			e.later(topics) // the server is away: until it is back
-			return
+			return false
 		}
 	}
+	return true
 }
 
 // encodeTopics writes topics as texts that fit a notification each; very many are

@@ -41,6 +41,7 @@ func TargetTopics(device, fleet int64) []Topic {
 type Feed struct {
 	mu       sync.Mutex
 	all      uint64 // how often everything counted as changed
+	deaf     bool   // news of other servers are not heard
 	versions map[Topic]uint64
 	watchers map[Topic]map[*Watch]struct{}
 }
@@ -89,9 +90,14 @@ func (w *Watch) Stop() {
 
 // Version is a number that grows with every change of one of the topics. Two
 // equal numbers mean: nothing changed in between. It starts anew with the process.
+// While other servers are not heard it grows with every question: nothing that is
+// remembered can be relied on.
 func (f *Feed) Version(topics ...Topic) uint64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.deaf {
+		f.all++
+	}
 	sum := f.all
 	for _, t := range topics {
 		sum += f.versions[t]
@@ -110,10 +116,20 @@ func (f *Feed) publish(topics ...Topic) {
 	}
 }
 
-// publishAll counts everything as changed: news may have been missed.
+// lost says that other servers are not heard, until publishAll. Watchers are not
+// told: there is nothing that they could read.
+func (f *Feed) lost() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.deaf = true
+}
+
+// publishAll counts everything as changed: news may have been missed, and are heard
+// from now on.
 func (f *Feed) publishAll() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.deaf = false
 	f.all++
 	for _, watchers := range f.watchers {
 		for w := range watchers {

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -54,7 +55,7 @@ func openPostgres(cfg *pgx.ConnConfig, limited bool) *sql.DB {
 		cfg.RuntimeParams["lock_timeout"] = postgresLockMax
 		cfg.RuntimeParams["idle_in_transaction_session_timeout"] = postgresStatementMax
 	}
-	pool := sql.OpenDB(numberingConnector{stdlib.GetConnector(*cfg)})
+	pool := sql.OpenDB(&numberingConnector{Connector: stdlib.GetConnector(*cfg)})
 	pool.SetMaxOpenConns(postgresPool)
 	pool.SetMaxIdleConns(postgresPool)
 	pool.SetConnMaxIdleTime(postgresIdle)
@@ -62,37 +63,68 @@ func openPostgres(cfg *pgx.ConnConfig, limited bool) *sql.DB {
 }
 
 // numberingConnector makes connections which take ? for arguments.
-type numberingConnector struct{ driver.Connector }
+type numberingConnector struct {
+	driver.Connector
+	since atomic.Int64 // when connecting began to fail, in milliseconds since 1970; 0: it works
+}
 
-func (c numberingConnector) Connect(ctx context.Context) (driver.Conn, error) {
+func (c *numberingConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	conn, err := c.Connector.Connect(ctx)
 	if err != nil {
-		return nil, err
+		c.since.CompareAndSwap(0, time.Now().UnixMilli())
+		return nil, c.unavailable(err)
 	}
+	c.since.Store(0)
 	inner, ok := conn.(*stdlib.Conn)
 	if !ok {
 		return nil, fmt.Errorf("connection is a %T", conn)
 	}
-	return &numberingConn{Conn: inner}, nil
+	return &numberingConn{Conn: inner, from: c}, nil
+}
+
+// How long those who asked are told to wait: for as long again as the database has
+// been away, within these bounds.
+const shortestAway, longestAway = 5 * time.Second, time.Minute
+
+func (c *numberingConnector) unavailable(err error) error {
+	e := &UnavailableError{Err: err, after: shortestAway}
+	if since := c.since.Load(); since != 0 {
+		e.after = min(max(time.Since(time.UnixMilli(since)), shortestAway), longestAway)
+	}
+	return e
 }
 
 // numberingConn is a connection which takes ? for arguments.
-type numberingConn struct{ *stdlib.Conn }
+type numberingConn struct {
+	*stdlib.Conn
+	from *numberingConnector
+}
+
+// lost tells errors of a connection that is gone from those of a statement.
+func (c *numberingConn) lost(err error) error {
+	if err == nil || !c.Conn.Conn().IsClosed() {
+		return err
+	}
+	return c.from.unavailable(err)
+}
 
 func (c *numberingConn) Prepare(query string) (driver.Stmt, error) {
-	return c.Conn.Prepare(statements.get(query))
+	return c.PrepareContext(context.Background(), query)
 }
 
 func (c *numberingConn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
-	return c.Conn.PrepareContext(ctx, statements.get(query))
+	stmt, err := c.Conn.PrepareContext(ctx, statements.get(query))
+	return stmt, c.lost(err)
 }
 
 func (c *numberingConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	return c.Conn.ExecContext(ctx, statements.get(query), args)
+	result, err := c.Conn.ExecContext(ctx, statements.get(query), args)
+	return result, c.lost(err)
 }
 
 func (c *numberingConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	return c.Conn.QueryContext(ctx, statements.get(query), args)
+	rows, err := c.Conn.QueryContext(ctx, statements.get(query), args)
+	return rows, c.lost(err)
 }
 
 // BeginTx gives a transaction that only reads one moment for all its queries,
@@ -101,8 +133,20 @@ func (c *numberingConn) BeginTx(ctx context.Context, opts driver.TxOptions) (dri
 	if opts.ReadOnly && opts.Isolation == driver.IsolationLevel(sql.LevelDefault) {
 		opts.Isolation = driver.IsolationLevel(sql.LevelRepeatableRead)
 	}
-	return c.Conn.BeginTx(ctx, opts)
+	tx, err := c.Conn.BeginTx(ctx, opts)
+	if err != nil {
+		return nil, c.lost(err)
+	}
+	return numberingTx{tx, c}, nil
 }
+
+// numberingTx is a transaction on such a connection.
+type numberingTx struct {
+	driver.Tx
+	conn *numberingConn
+}
+
+func (t numberingTx) Commit() error { return t.conn.lost(t.Tx.Commit()) }
 
 // CheckNamedValue makes texts storable: devices send what they like, and
 // PostgreSQL takes neither zero bytes nor broken UTF-8.
