@@ -233,6 +233,7 @@ func (j *job) conclude(ctx context.Context, status string, outcomes map[string]*
 	case release.Status == model.StatusCancelled:
 		result.Status = event.StatusCancelled
 	}
+	j.b.ended.add(result.Status)
 	j.log.Info().Str("status", result.Status).Dur("took", time.Since(j.begun)).Msg("build ended")
 	j.out.emit(event.Event{Type: event.Phase, Name: event.PhaseFinalise, State: event.Done})
 	j.out.emit(result)

@@ -48,6 +48,7 @@ type Device struct {
 	refusals refusals
 	batches  batches
 	relaying time.Duration
+	counts   counts
 }
 
 // New makes the device routes. Call Run to notice devices that fall silent.

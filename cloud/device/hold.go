@@ -45,6 +45,8 @@ func (d *Device) hold(w http.ResponseWriter, r *http.Request, actor auth.Actor, 
 	control := http.NewResponseController(w)
 	control.SetWriteDeadline(time.Now().Add(wait + answerGrace)) //nolint:errcheck // a recorder has no deadlines
 	w.Header().Set("Preference-Applied", "wait")
+	d.counts.held.Add(1)
+	defer d.counts.held.Add(-1)
 	h.timer = time.NewTimer(wait)
 	defer h.timer.Stop()
 	for more, err := true, error(nil); more; {

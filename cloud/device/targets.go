@@ -58,6 +58,8 @@ type targets struct {
 	floor time.Duration
 	turns chan struct{} // a place for each state that is being made
 
+	counts counts
+
 	mu       sync.Mutex
 	known    map[stateKey]*knownState
 	apps     map[int64]versioned[*app]
@@ -117,8 +119,10 @@ func (t *targets) remembered(key stateKey) *knownState {
 // device, or it is frozen.
 func (t *targets) state(ctx context.Context, key stateKey) (*knownState, error) {
 	if known := t.remembered(key); known != nil {
+		t.counts.hits.Add(1)
 		return known, nil
 	}
+	t.counts.misses.Add(1)
 	select { // many devices ask at once after a change; memory is for a few
 	case t.turns <- struct{}{}:
 	case <-ctx.Done():

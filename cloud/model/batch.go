@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"sync/atomic"
 )
 
 // batchLimit is how many writes share one commit at most: who came first should
@@ -20,6 +21,8 @@ type batcher struct {
 	jobs chan *job
 	stop chan struct{}
 	done chan struct{}
+
+	writes, commits atomic.Int64
 }
 
 // job is one write.
@@ -100,6 +103,8 @@ func (b *batcher) batch(first *job) {
 			topics = append(topics, j.t.topics...)
 		}
 	}
+	b.writes.Add(int64(len(jobs)))
+	b.commits.Add(1)
 	b.db.feed.publish(topics...)
 	for _, j := range jobs {
 		close(j.done)
