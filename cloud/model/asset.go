@@ -228,3 +228,6 @@ func (db *DB) StoredAssets(ctx context.Context) (map[string]bool, error) {
 	}
 	return kept, err
 }
+
+// URL is where the API is, without a slash at its end.
+func (db *DB) URL() string { return db.url() }

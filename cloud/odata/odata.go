@@ -11,6 +11,7 @@ import (
 
 	"deckhand/cloud/access"
 	"deckhand/cloud/answer"
+	"deckhand/cloud/asset"
 	"deckhand/cloud/auth"
 	"deckhand/cloud/model"
 	"deckhand/cloud/odata/query"
@@ -24,16 +25,19 @@ const longest = 30 * time.Second
 type Config struct {
 	DB   *model.DB
 	Auth *auth.Auth
+	// Assets keeps the files of releases; nil: there are none.
+	Assets *asset.Store
 }
 
 // OData serves the resources.
 type OData struct {
-	db   *model.DB
-	auth *auth.Auth
+	db     *model.DB
+	auth   *auth.Auth
+	assets *asset.Store
 }
 
 // New makes the resources' routes.
-func New(cfg Config) *OData { return &OData{db: cfg.DB, auth: cfg.Auth} }
+func New(cfg Config) *OData { return &OData{db: cfg.DB, auth: cfg.Auth, assets: cfg.Assets} }
 
 // Routes adds the routes to the mux, for each version of the API.
 func (o *OData) Routes(mux *http.ServeMux) {

@@ -67,10 +67,23 @@ func (c *change) done(err error) (int, []byte, error) {
 // values reads the body as fields of today. What the resource does not have is
 // left out: clients send fields of the hosted product.
 func (o *OData) values(c *change) (model.Values, error) {
-	fields := versions.Fields{}
-	if err := answer.Decode(c.http, &fields); err != nil {
+	fields, file, err := o.body(c)
+	if err != nil {
 		return nil, err
 	}
+	v, err := o.decode(c, fields)
+	if file == nil {
+		return v, err
+	}
+	if err != nil {
+		return nil, errors.Join(err, o.assets.Discard(*file))
+	}
+	v["asset"] = *file
+	return v, nil
+}
+
+// decode makes fields of a version values of today.
+func (o *OData) decode(c *change, fields versions.Fields) (model.Values, error) {
 	if err := c.version.Body(c.http.Context(), lookup{o.db}, c.Request, fields); err != nil {
 		return nil, err
 	}
@@ -105,6 +118,8 @@ func (o *OData) post(c *change) (int, []byte, error) {
 	case c.Action == "canAccess":
 		body, err := o.answerAccess(c)
 		return http.StatusOK, body, err
+	case c.current() == "release_asset" && uploads[c.Action] != nil:
+		return o.upload(c, uploads[c.Action])
 	case c.Action != "":
 		return 0, nil, refuse("%s has no action %q.", c.Request.Resource, c.Action)
 	case len(c.Key) > 0 || c.Count:
@@ -116,7 +131,7 @@ func (o *OData) post(c *change) (int, []byte, error) {
 	}
 	id, err := o.db.Create(c.http.Context(), c.caller, c.current(), v)
 	if err != nil {
-		return 0, nil, err
+		return 0, nil, o.unwanted(v, err)
 	}
 	c.header.Set("Location", fmt.Sprintf("/%s/%s(@id)?@id=%d", c.version.Name, c.Request.Resource, id))
 	if !c.ReturnResource {
@@ -159,7 +174,10 @@ func (o *OData) patch(c *change) (int, []byte, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	_, err = o.db.Update(c.http.Context(), c.caller, c.current(), where, v)
+	n, err := o.db.Update(c.http.Context(), c.caller, c.current(), where, v)
+	if n == 0 {
+		err = o.unwanted(v, err)
+	}
 	return c.done(err)
 }
 
@@ -177,18 +195,23 @@ func (o *OData) put(c *change) (int, []byte, error) {
 		return 0, nil, err
 	}
 	n, err := o.db.Update(c.http.Context(), c.caller, c.current(), where, v)
-	if err != nil || n > 0 {
-		return c.done(err)
+	if err != nil {
+		return 0, nil, o.unwanted(v, err)
+	}
+	if n > 0 {
+		return c.done(nil)
 	}
 	for _, part := range c.Key {
 		if part.Name == "" || part.Name == "id" {
-			return 0, nil, refuse("There is no such %s; its id is given by the cloud, so make it with POST.", c.Request.Resource)
+			return 0, nil, o.unwanted(v, refuse("There is no such %s; its id is given by the cloud, so make it with POST.", c.Request.Resource))
 		}
 		if _, ok := v[part.Name]; !ok {
 			v[part.Name] = part.Value.Value
 		}
 	}
-	_, err = o.db.Create(c.http.Context(), c.caller, c.current(), v)
+	if _, err = o.db.Create(c.http.Context(), c.caller, c.current(), v); err != nil {
+		err = o.unwanted(v, err)
+	}
 	return c.done(err)
 }
 

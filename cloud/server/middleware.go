@@ -1,6 +1,7 @@
 package server
 
 import (
+	"io"
 	stdlog "log"
 	"net/http"
 	"runtime/debug"
@@ -10,6 +11,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"deckhand/cloud/answer"
+	"deckhand/cloud/asset"
 )
 
 // middleware is what every request passes: a log line, time limits, a limit
@@ -23,6 +25,8 @@ type middleware struct {
 const (
 	bodyTime   = 2 * time.Minute
 	answerTime = 3 * time.Minute
+	// pause is how long a file that has any size may stand still.
+	pause = time.Minute
 	// maxWire bounds a body as it is sent.
 	maxWire = 16 << 20
 )
@@ -31,6 +35,13 @@ const (
 // over where it is served.
 func (m middleware) endless(r *http.Request) bool {
 	return m.images || r.URL.Path == "/v3/build" || strings.HasSuffix(r.URL.Path, "/log-stream")
+}
+
+// file says whether a request is about a file that has any size: it may take as
+// long as it wants while it gets on.
+func file(r *http.Request) bool {
+	form := strings.HasPrefix(r.Header.Get("Content-Type"), "multipart/form-data") && strings.HasPrefix(r.URL.Path, "/v7/release_asset")
+	return form || asset.Serves(r)
 }
 
 func (m middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -58,7 +69,13 @@ func (m middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (m middleware) limit(w *recorder, r *http.Request) {
 	control := http.NewResponseController(w)
 	var read, write time.Time
-	if !m.endless(r) {
+	switch {
+	case m.endless(r):
+	case file(r):
+		w.hurry = func() { control.SetWriteDeadline(time.Now().Add(pause)) }               //nolint:errcheck // see below
+		r.Body = steady{r.Body, func() { control.SetReadDeadline(time.Now().Add(pause)) }} //nolint:errcheck // see below
+		read = time.Now().Add(pause)
+	default:
 		write = time.Now().Add(answerTime)
 		if r.ContentLength != 0 {
 			read = time.Now().Add(bodyTime)
@@ -68,6 +85,17 @@ func (m middleware) limit(w *recorder, r *http.Request) {
 	// Without support for deadlines there are none.
 	control.SetReadDeadline(read)   //nolint:errcheck // see above
 	control.SetWriteDeadline(write) //nolint:errcheck // see above
+}
+
+// steady is a body that may take long but must not stand still.
+type steady struct {
+	io.ReadCloser
+	hurry func()
+}
+
+func (s steady) Read(b []byte) (int, error) {
+	s.hurry()
+	return s.ReadCloser.Read(b)
 }
 
 // recovered logs a panic and answers 500 if nothing was sent; true means that
@@ -92,6 +120,7 @@ type recorder struct {
 	http.ResponseWriter
 	status int
 	bytes  int64
+	hurry  func() // before each write; nil: nothing
 }
 
 // WriteHeader notes the status.
@@ -105,6 +134,9 @@ func (r *recorder) WriteHeader(status int) {
 func (r *recorder) Write(b []byte) (int, error) {
 	if r.status == 0 {
 		r.status = http.StatusOK
+	}
+	if r.hurry != nil {
+		r.hurry()
 	}
 	n, err := r.ResponseWriter.Write(b)
 	r.bytes += int64(n)

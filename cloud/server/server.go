@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"deckhand/cloud/answer"
+	"deckhand/cloud/asset"
 	"deckhand/cloud/auth"
 	"deckhand/cloud/builder"
 	"deckhand/cloud/catalogue"
@@ -53,7 +54,10 @@ type Config struct {
 	// BuilderSecret lets builders outside of this process pull and push every
 	// image; none when empty.
 	BuilderSecret string
-	Log           zerolog.Logger
+	// AssetLimit is the size in bytes of the largest file of a release;
+	// asset.DefaultLimit when 0.
+	AssetLimit int64
+	Log        zerolog.Logger
 }
 
 // Login is the one-time login of a new cloud's owner.
@@ -66,6 +70,7 @@ type Server struct {
 	device   *device.Device
 	builder  *builder.Builder
 	registry *registry.Registry
+	assets   *asset.Store
 	login    *Login
 
 	url, registryHost string
@@ -95,7 +100,7 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 		return nil, err
 	}
 	if s.db, err = model.Open(ctx, model.Config{
-		Path: filepath.Join(cfg.DataDir, "cloud.db"), Database: cfg.Database, RegistryHost: func() string { return s.registryHost }}); err != nil {
+		Path: filepath.Join(cfg.DataDir, "cloud.db"), Database: cfg.Database, RegistryHost: func() string { return s.registryHost }, URL: func() string { return s.url }}); err != nil {
 		return nil, err
 	}
 	if n, err := s.db.FailRunningReleases(ctx); err != nil {
@@ -127,6 +132,10 @@ func (s *Server) wire(cfg Config, identity *auth.Auth) (err error) {
 		Service: identity.RegistryService(), Issuer: identity.RegistryIssuer(), JWKS: identity.RegistryJWKS(), Log: s.log}); err != nil {
 		return err
 	}
+	// Beside the images: servers that share those share these.
+	if s.assets, err = asset.New(asset.Config{Dir: filepath.Join(cfg.DataDir, "registry", "assets"), DB: s.db, Limit: cfg.AssetLimit}); err != nil {
+		return err
+	}
 	if s.builder, err = builder.New(builder.Config{
 		DB: s.db, Auth: identity, EngineHost: cfg.Engine, Dir: filepath.Join(cfg.DataDir, "builds"), Log: s.log}); err != nil {
 		return err
@@ -139,7 +148,8 @@ func (s *Server) wire(cfg Config, identity *auth.Auth) (err error) {
 	}
 	mux := http.NewServeMux()
 	identity.Routes(mux)
-	odata.New(odata.Config{DB: s.db, Auth: identity}).Routes(mux)
+	odata.New(odata.Config{DB: s.db, Auth: identity, Assets: s.assets}).Routes(mux)
+	s.assets.Routes(mux)
 	s.device.Routes(mux)
 	catalogue.New(catalogue.Config{DB: s.db, Auth: identity, URL: s.url, RegistryHost: s.registryHost}).Routes(mux)
 	page.Routes(mux)
@@ -253,6 +263,9 @@ func (s *Server) Run(ctx context.Context) error {
 		})
 	}
 	group.Go(func() error { return s.device.Run(ctx) })
+	group.Go(func() error {
+		return s.assets.Run(ctx, func(err error) { s.log.Error().Err(err).Msg("clear up assets") })
+	})
 	group.Go(func() error {
 		<-ctx.Done()
 		return s.shutdown(context.WithoutCancel(ctx))

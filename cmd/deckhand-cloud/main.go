@@ -43,6 +43,8 @@ type serveCmd struct {
 
 	BuilderSecret string `env:"DECKHAND_CLOUD_BUILDER_SECRET" placeholder:"SECRET" help:"Password of builders elsewhere, at least 32 characters; better by the variable than here."`
 
+	AssetLimit int64 `default:"4294967296" env:"DECKHAND_CLOUD_ASSET_LIMIT" placeholder:"BYTES" help:"Size of the largest file of a release (${default})."`
+
 	TrustedProxy []netip.Prefix `env:"DECKHAND_CLOUD_TRUSTED_PROXY" placeholder:"NETWORK" help:"Addresses of proxies that tell who the client is, like 127.0.0.1/32."`
 }
 
@@ -54,6 +56,9 @@ func (c *serveCmd) Validate() error {
 	if c.PollInterval < time.Second {
 		return errors.New("--poll-interval must be at least 1s")
 	}
+	if c.AssetLimit < 1 {
+		return errors.New("--asset-limit must be at least 1 byte")
+	}
 	return nil
 }
 
@@ -64,7 +69,7 @@ func (c *serveCmd) Run(ctx context.Context) error {
 	}
 	s, err := server.New(ctx, server.Config{
 		DataDir: c.DataDir, Database: c.Database, Listen: c.Listen, RegistryListen: c.RegistryListen, PublicURL: c.PublicURL, RegistryHost: c.RegistryHost,
-		Engine: c.Engine, TLSCert: c.TLSCert, TLSKey: c.TLSKey, PollInterval: c.PollInterval, TrustedProxies: c.TrustedProxy, BuilderSecret: c.BuilderSecret, Log: log,
+		Engine: c.Engine, TLSCert: c.TLSCert, TLSKey: c.TLSKey, PollInterval: c.PollInterval, TrustedProxies: c.TrustedProxy, BuilderSecret: c.BuilderSecret, AssetLimit: c.AssetLimit, Log: log,
 	})
 	if err != nil {
 		return err
