@@ -22,7 +22,7 @@ func OpenBeside(ctx context.Context, cfg Config) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	schema, err := db.schema(ctx)
+	schema, err := db.Schema(ctx)
 	if err == nil && schema.Version != schema.Newest {
 		err = fmt.Errorf("the schema of %s has version %d and this program knows %d: use the program that the cloud runs, or start the cloud with this one first", db.name, schema.Version, schema.Newest)
 	}
@@ -44,15 +44,20 @@ func connectBeside(ctx context.Context, cfg Config) (*DB, error) {
 		return nil, fmt.Errorf("open database: %w; give the folder of the cloud with --data-dir", err)
 	}
 	db := newDB(cfg)
-	if err := db.connectSQLite(ctx); err != nil {
+	err := db.connectSQLite(ctx)
+	if err == nil {
+		// A server that writes all the time leaves few gaps.
+		_, err = db.write.ExecContext(ctx, `PRAGMA busy_timeout = 60000`)
+	}
+	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return db, nil
 }
 
-// schema reads the version of the schema. It is an error when this program must not
+// Schema reads the version of the schema. It is an error when this program must not
 // touch the database.
-func (db *DB) schema(ctx context.Context) (s Schema, err error) {
+func (db *DB) Schema(ctx context.Context) (s Schema, err error) {
 	m, err := db.migrator(ctx)
 	if err != nil {
 		return s, openError(db.name, err)
@@ -62,4 +67,13 @@ func (db *DB) schema(ctx context.Context) (s Schema, err error) {
 		return s, fmt.Errorf("read schema version of %s: %w", db.name, err)
 	}
 	return s, openError(db.name, m.refuseForeign(ctx))
+}
+
+// NewestSchema is the version of the schema that this program knows.
+func NewestSchema() (int64, error) {
+	steps, err := sqliteDialect.steps()
+	if err != nil {
+		return 0, err
+	}
+	return steps[len(steps)-1].version, nil
 }
