@@ -21,9 +21,9 @@ func TestCLI(t *testing.T) {
 	set.desk.Image(t, dockerd.Image{Tag: base})
 	t.Run("stories", func(t *testing.T) {
 		for name, story := range map[string]func(*testing.T){
-			"session": sessionStory, "fleets": fleets, "devices": devices, "settings of devices": deviceSettings,
+			"session": sessionStory, "session of a device": deviceSession, "questions": questions, "fleets": fleets, "devices": devices, "settings of devices": deviceSettings,
 			"variables": variables, "variables of services": serviceVariables, "tags": tags, "releases": releases,
-			"builds": builds, "a device at work": deviceAtWork, "keys": keys, "config": configFiles, "refusals": refusals, "sdk": sdkStory,
+			"builds": builds, "assets": assets, "a device at work": deviceAtWork, "keys": keys, "config": configFiles, "refusals": refusals, "sdk": sdkStory,
 		} {
 			t.Run(name, story)
 		}
@@ -50,6 +50,24 @@ func sessionStory(t *testing.T) {
 	o.says("login --credentials --email me@example.test --password "+set.cloud.Password, "Successfully logged in as: admin")
 	o.says("whoami", "EMAIL: me@example.test")
 	o.says("version", "22.5.5")
+}
+
+// A device's own key opens what the device may see: itself.
+func deviceSession(t *testing.T) {
+	o := loggedIn(t)
+	fleet := o.fleet("selfish")
+	uuid, other := o.device(fleet, "1"), o.device(fleet, "2")
+	device := newOwner(t)
+	device.says("login --token " + o.deviceKey(uuid))
+	device.says("whoami", "DEVICE: "+uuid)
+	if list := device.lists("device list"); len(list) != 1 || list[0].text("uuid") != uuid {
+		t.Errorf("the device sees %v", list)
+	}
+	device.refuses("device "+other, "Device not found")
+	device.says("device rename " + other + " taken")
+	if list := o.lists("device list --fleet " + fleet); o.with(list, "uuid", other).text("device_name") == "taken" {
+		t.Error("a device gave another one its name")
+	}
 }
 
 // The life of a fleet without devices.
@@ -122,11 +140,17 @@ func deviceSettings(t *testing.T) {
 // reports sends what a device says of itself.
 func (o *owner) reports(uuid, report string) {
 	o.Helper()
+	o.changes("/device/v3/state", o.deviceKey(uuid), `{"`+uuid+`": `+report+`}`)
+}
+
+// deviceKey is a new key of a device.
+func (o *owner) deviceKey(uuid string) string {
+	o.Helper()
 	device, err := set.cloud.Client.Device(o.Context(), uuid)
 	o.must(err)
 	key, err := set.cloud.Client.DeviceKey(o.Context(), device.ID)
 	o.must(err)
-	o.changes("/device/v3/state", key, `{"`+uuid+`": `+report+`}`)
+	return key
 }
 
 // changes is a PATCH that no command makes.
@@ -217,6 +241,18 @@ func configFiles(t *testing.T) {
 	if one.text("uuid") != uuid || one["deviceApiKey"] == nil || one["apiKey"] != nil {
 		t.Errorf("the device gets %v", one)
 	}
+}
+
+// Who gives no answers on the command line is asked what the cloud wants to know.
+func questions(t *testing.T) {
+	o := loggedIn(t)
+	fleet := o.fleet("curious")
+	c := o.converses("config generate --fleet " + fleet + " --version 6.0.0")
+	c.answers("Network Connection", "\x1b[B\r") // the second one
+	c.answers("Wifi SSID", "home\r")
+	c.answers("Wifi Passphrase", "secret\r")
+	c.answers("Check for updates every X minutes", "\r")
+	c.end(c.ends() == 0, "it failed", []string{"appUpdatePollInterval: 600000", "wifiSsid: home", "wifiKey: secret", "apiKey: "})
 }
 
 // Mistakes are answered as such.
