@@ -1,5 +1,5 @@
 // Package doctor looks at a cloud, running or not, for what its owner should know,
-// and says for each thing found what to do. It changes nothing.
+// and says for each thing found what to do. It repairs nothing.
 package doctor
 
 import (
@@ -221,7 +221,7 @@ func (v *visit) permissions() {
 		look(filepath.Join(v.DataDir, name))
 	}
 	entries, err := os.ReadDir(filepath.Join(v.DataDir, "keys"))
-	if err != nil {
+	if err != nil && (v.Database == "" || !errors.Is(err, fs.ErrNotExist)) { // servers on PostgreSQL have them there
 		open++
 		v.add(check, Error, "restore the folder from a backup; a start without it makes new keys, and everybody must log in again", "%s", err)
 	}

@@ -1,9 +1,12 @@
 package server
 
 import (
+	"context"
+	"crypto/rand"
 	"io"
 	stdlog "log"
 	"net/http"
+	"regexp"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -12,6 +15,7 @@ import (
 
 	"deckhand/cloud/answer"
 	"deckhand/cloud/asset"
+	"deckhand/cloud/metrics"
 )
 
 // middleware is what every request passes: a log line, time limits, a limit
@@ -20,6 +24,38 @@ type middleware struct {
 	next   http.Handler
 	log    zerolog.Logger
 	images bool // the registry: layers have any size and take their time
+
+	metrics *metrics.Metrics
+}
+
+// visit is what the parts of the server tell each other about one request.
+type visit struct{ route string }
+
+type visitKey struct{}
+
+// noted notes which route of the mux a request took.
+type noted struct{ mux *http.ServeMux }
+
+func (n noted) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	defer func() {
+		if v, ok := r.Context().Value(visitKey{}).(*visit); ok && r.Pattern != "" {
+			v.route = r.Pattern
+		}
+	}()
+	n.mux.ServeHTTP(w, r)
+}
+
+// requestIDHeader names a request in our log and in that of a proxy in front.
+const requestIDHeader = "X-Request-Id"
+
+var requestIDRule = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+
+// requestID is the one that the client or a proxy gave, or a new one.
+func requestID(r *http.Request) string {
+	if id := r.Header.Get(requestIDHeader); requestIDRule.MatchString(id) {
+		return id
+	}
+	return rand.Text()[:16]
 }
 
 const (
@@ -48,9 +84,16 @@ func (m middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
 	recorder := &recorder{ResponseWriter: w}
 	m.limit(recorder, r)
-	log := m.log.With().Str("method", r.Method).Str("path", r.URL.Path).Logger()
-	r = r.WithContext(log.WithContext(r.Context()))
+	id, v := requestID(r), &visit{route: "none"}
+	if m.images {
+		v.route = imageRoute(r.URL.Path)
+	}
+	recorder.Header().Set(requestIDHeader, id)
+	ended := m.metrics.Begun(m.name())
+	log := m.log.With().Str("request_id", id).Str("method", r.Method).Str("path", r.URL.Path).Logger()
+	r = r.WithContext(context.WithValue(log.WithContext(r.Context()), visitKey{}, v))
 	defer func() {
+		defer func() { ended(v.route, r.Method, recorder.status, time.Since(began)) }()
 		if m.recovered(recorder, log, recover()) {
 			panic(http.ErrAbortHandler) // the way to drop a connection
 		}
@@ -59,9 +102,29 @@ func (m middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead && !m.images || recorder.status >= http.StatusInternalServerError {
 			level = zerolog.InfoLevel
 		}
-		log.WithLevel(level).Int("status", recorder.status).Int64("bytes", recorder.bytes).Dur("ms", time.Since(began)).Str("client", r.RemoteAddr).Msg("request")
+		log.WithLevel(level).Str("route", v.route).Int("status", recorder.status).Int64("bytes", recorder.bytes).Dur("ms", time.Since(began)).Str("client", r.RemoteAddr).Msg("request")
 	}()
 	m.next.ServeHTTP(recorder, r)
+}
+
+func (m middleware) name() string {
+	if m.images {
+		return "registry"
+	}
+	return "api"
+}
+
+// imageRoute is the kind of thing that a request to the registry is about.
+func imageRoute(path string) string {
+	for _, kind := range []string{"/blobs/uploads/", "/blobs/", "/manifests/", "/tags/", "/referrers/"} {
+		if strings.Contains(path, kind) {
+			return "/v2/{name}" + kind
+		}
+	}
+	if path == "/v2/" {
+		return path
+	}
+	return "none"
 }
 
 // limit sets the deadlines. Those of the previous request on the connection

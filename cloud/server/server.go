@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -22,6 +24,7 @@ import (
 	"deckhand/cloud/catalogue"
 	"deckhand/cloud/dashboard"
 	"deckhand/cloud/device"
+	"deckhand/cloud/metrics"
 	"deckhand/cloud/model"
 	"deckhand/cloud/odata"
 	"deckhand/cloud/registry"
@@ -57,7 +60,8 @@ type Config struct {
 	// AssetLimit is the size in bytes of the largest file of a release;
 	// asset.DefaultLimit when 0.
 	AssetLimit int64
-	Log        zerolog.Logger
+	Operations
+	Log zerolog.Logger
 }
 
 // Login is the one-time login of a new cloud's owner.
@@ -73,9 +77,15 @@ type Server struct {
 	assets   *asset.Store
 	login    *Login
 
-	url, registryHost string
-	api, images       listening
-	stopAnswers       context.CancelFunc
+	metrics   *metrics.Metrics
+	builds    *builder.Builder // for its figures, also after builder was closed
+	collector *registry.Collector
+	interval  time.Duration // of the collector
+	draining  atomic.Bool
+
+	url, registryHost    string
+	api, images, figures listening
+	stopAnswers          context.CancelFunc
 }
 
 // listening is an HTTP server with its listener.
@@ -97,6 +107,9 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 		}
 	}()
 	if err := s.listen(ctx, cfg); err != nil {
+		return nil, err
+	}
+	if err := s.openMetrics(ctx, cfg); err != nil {
 		return nil, err
 	}
 	if s.db, err = model.Open(ctx, model.Config{
@@ -128,20 +141,24 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 
 func (s *Server) wire(cfg Config, identity *auth.Auth) (err error) {
 	if s.registry, err = registry.New(registry.Config{
-		Dir: filepath.Join(cfg.DataDir, "registry"), Realm: s.url + "/auth/v1/token",
+		Dir: RegistryDir(cfg.DataDir, cfg.RegistryDir), Quota: registry.Quota{Bytes: cfg.RegistryQuota, Owners: s.db}, Realm: s.url + "/auth/v1/token",
 		Service: identity.RegistryService(), Issuer: identity.RegistryIssuer(), JWKS: identity.RegistryJWKS(), Log: s.log}); err != nil {
 		return err
 	}
 	// Beside the images: servers that share those share these.
-	if s.assets, err = asset.New(asset.Config{Dir: filepath.Join(cfg.DataDir, "registry", "assets"), DB: s.db, Limit: cfg.AssetLimit}); err != nil {
+	if s.assets, err = asset.New(asset.Config{Dir: filepath.Join(RegistryDir(cfg.DataDir, cfg.RegistryDir), "assets"), DB: s.db, Limit: cfg.AssetLimit}); err != nil {
 		return err
 	}
 	if s.builder, err = builder.New(builder.Config{
 		DB: s.db, Auth: identity, EngineHost: cfg.Engine, Dir: filepath.Join(cfg.DataDir, "builds"), Log: s.log}); err != nil {
 		return err
 	}
+	s.builds = s.builder
+	s.interval = cfg.CollectInterval
+	s.collector = registry.NewCollector(registry.CollectorConfig{Dir: RegistryDir(cfg.DataDir, cfg.RegistryDir), Records: s.db, Grace: cmp.Or(cfg.CollectGrace, registry.DefaultGrace), Log: s.log})
 	s.device = device.New(device.Config{DB: s.db, Auth: identity, PollInterval: cfg.PollInterval,
 		Failed: func(err error) { s.log.Error().Err(err).Msg("keep track of devices") }})
+	s.watch()
 	page, err := dashboard.New(dashboard.Config{DB: s.db, Auth: identity, Secure: cfg.TLSCert != ""})
 	if err != nil {
 		return err
@@ -154,13 +171,14 @@ func (s *Server) wire(cfg Config, identity *auth.Auth) (err error) {
 	catalogue.New(catalogue.Config{DB: s.db, Auth: identity, URL: s.url, RegistryHost: s.registryHost}).Routes(mux)
 	page.Routes(mux)
 	mux.Handle("POST /v3/build", s.builder)
+	mux.HandleFunc("GET /ready", s.ready)
 	mux.HandleFunc("GET /ping", func(w http.ResponseWriter, _ *http.Request) { answer.Text(w, http.StatusOK, "OK") })
 	mux.HandleFunc("GET /connectivity-check", func(w http.ResponseWriter, _ *http.Request) { answer.Empty(w, http.StatusNoContent) })
 
 	// Held requests, streams and pages end when this context does.
 	answers, stop := context.WithCancel(context.Background())
 	s.stopAnswers = stop
-	s.api.server = s.httpServer(answers, identity.Guard(mux), "api")
+	s.api.server = s.httpServer(answers, identity.Guard(noted{mux}), "api")
 	s.images.server = s.httpServer(answers, s.registry, "registry")
 	return nil
 }
@@ -172,7 +190,7 @@ const maxHeader = 128 << 10
 func (s *Server) httpServer(ctx context.Context, handler http.Handler, name string) *http.Server {
 	log := s.log.With().Str("server", name).Logger()
 	return &http.Server{
-		Handler:           middleware{next: handler, log: log, images: name == "registry"},
+		Handler:           middleware{next: handler, log: log, images: name == "registry", metrics: s.metrics},
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    maxHeader,
@@ -254,7 +272,10 @@ const stopGrace = 10 * time.Second
 // held requests answered, and everything is closed.
 func (s *Server) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	for _, l := range []listening{s.api, s.images} {
+	for _, l := range []listening{s.api, s.images, s.figures} {
+		if l.listener == nil {
+			continue
+		}
 		group.Go(func() error {
 			if err := l.server.Serve(l.listener); !errors.Is(err, http.ErrServerClosed) {
 				return fmt.Errorf("serve: %w", err)
@@ -266,6 +287,7 @@ func (s *Server) Run(ctx context.Context) error {
 	group.Go(func() error {
 		return s.assets.Run(ctx, func(err error) { s.log.Error().Err(err).Msg("clear up assets") })
 	})
+	group.Go(func() error { return s.collect(ctx) })
 	group.Go(func() error {
 		<-ctx.Done()
 		return s.shutdown(context.WithoutCancel(ctx))
@@ -277,12 +299,16 @@ func (s *Server) Run(ctx context.Context) error {
 // shutdown ends what is open: builds first, so that their answers are still
 // written and the registry is there for what they push.
 func (s *Server) shutdown(ctx context.Context) error {
+	s.draining.Store(true)
 	ctx, cancel := context.WithTimeout(ctx, stopGrace)
 	defer cancel()
 	err := s.builder.Close()
 	s.builder = nil
 	s.stopAnswers()
-	for _, l := range []listening{s.api, s.images} {
+	for _, l := range []listening{s.api, s.images, s.figures} {
+		if l.server == nil {
+			continue
+		}
 		if l.server.Shutdown(ctx) != nil {
 			err = errors.Join(err, l.server.Close()) // somebody does not let go
 		}
@@ -300,7 +326,7 @@ func (s *Server) Close() error {
 	if s.registry != nil {
 		errs = append(errs, s.registry.Close())
 	}
-	for _, l := range []listening{s.api, s.images} {
+	for _, l := range []listening{s.api, s.images, s.figures} {
 		if l.listener != nil {
 			if err := l.listener.Close(); !errors.Is(err, net.ErrClosed) {
 				errs = append(errs, err)

@@ -25,6 +25,10 @@ type cli struct {
 	Serve   serveCmd   `cmd:"" help:"Run the cloud."`
 	User    userCmd    `cmd:"" help:"Who may log in; stop the cloud first."`
 	Migrate migrateCmd `cmd:"" help:"Move the schema of the database; stop the cloud first."`
+	Gc      gcCmd      `cmd:"" help:"Remove images that no release needs."`
+	Backup  backupCmd  `cmd:"" help:"Copy a cloud, which may run, into one file."`
+	Restore restoreCmd `cmd:"" help:"Make a cloud of a backup."`
+	Doctor  doctorCmd  `cmd:"" help:"Look for what is wrong; the exit code is 1 when something is."`
 	Version versionCmd `cmd:"" help:"Show the version."`
 }
 
@@ -45,6 +49,13 @@ type serveCmd struct {
 
 	AssetLimit int64 `default:"4294967296" env:"DECKHAND_CLOUD_ASSET_LIMIT" placeholder:"BYTES" help:"Size of the largest file of a release (${default})."`
 
+	RegistryDir   string        `env:"DECKHAND_CLOUD_REGISTRY_DIR" placeholder:"DIR" help:"Folder of the images, which servers on one database share (registry in the data folder)."`
+	RegistryQuota int64         `env:"DECKHAND_CLOUD_REGISTRY_QUOTA" placeholder:"BYTES" help:"How much room the images of one organization may take; no limit when not given."`
+	GCInterval    time.Duration `name:"gc-interval" default:"24h" env:"DECKHAND_CLOUD_GC_INTERVAL" placeholder:"DURATION" help:"How often images that no release needs are removed; 0 for never (${default})."`
+	GCGrace       time.Duration `name:"gc-grace" default:"24h" env:"DECKHAND_CLOUD_GC_GRACE" placeholder:"DURATION" help:"What was used within this time stays in the registry (${default})."`
+	MetricsListen string        `env:"DECKHAND_CLOUD_METRICS_LISTEN" placeholder:"HOST:PORT" help:"Address of /metrics for Prometheus; none when not given."`
+	MetricsToken  string        `env:"DECKHAND_CLOUD_METRICS_TOKEN" placeholder:"SECRET" help:"Password for /metrics, sent as a bearer token; needed where others reach the address."`
+
 	TrustedProxy []netip.Prefix `env:"DECKHAND_CLOUD_TRUSTED_PROXY" placeholder:"NETWORK" help:"Addresses of proxies that tell who the client is, like 127.0.0.1/32."`
 }
 
@@ -55,6 +66,9 @@ func (c *serveCmd) Validate() error {
 	}
 	if c.PollInterval < time.Second {
 		return errors.New("--poll-interval must be at least 1s")
+	}
+	if c.GCGrace < minGrace {
+		return fmt.Errorf("--gc-grace must be at least %s: running pushes need it", minGrace)
 	}
 	if c.AssetLimit < 1 {
 		return errors.New("--asset-limit must be at least 1 byte")
@@ -70,6 +84,7 @@ func (c *serveCmd) Run(ctx context.Context) error {
 	s, err := server.New(ctx, server.Config{
 		DataDir: c.DataDir, Database: c.Database, Listen: c.Listen, RegistryListen: c.RegistryListen, PublicURL: c.PublicURL, RegistryHost: c.RegistryHost,
 		Engine: c.Engine, TLSCert: c.TLSCert, TLSKey: c.TLSKey, PollInterval: c.PollInterval, TrustedProxies: c.TrustedProxy, BuilderSecret: c.BuilderSecret, AssetLimit: c.AssetLimit, Log: log,
+		Operations: server.Operations{MetricsListen: c.MetricsListen, MetricsToken: c.MetricsToken, RegistryDir: c.RegistryDir, RegistryQuota: c.RegistryQuota, CollectInterval: c.GCInterval, CollectGrace: c.GCGrace},
 	})
 	if err != nil {
 		return err
