@@ -2,7 +2,6 @@ package model
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"net/url"
@@ -10,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/gofrs/flock"
-	_ "modernc.org/sqlite" // registers the "sqlite" driver
 )
 
 // quickCheckLimit is the size in bytes up to which the whole file is checked
@@ -42,11 +40,11 @@ func (db *DB) connectSQLite(ctx context.Context) error {
 	if err := f.Close(); err != nil {
 		return fmt.Errorf("open database: %w", err)
 	}
-	if db.write, err = sql.Open("sqlite", dsn(db.name, "_txlock=immediate")); err != nil {
+	if db.write, err = openSQLite(dsn(db.name, "_txlock=immediate")); err != nil {
 		return openError(db.name, err)
 	}
 	db.write.SetMaxOpenConns(1)
-	if db.read, err = sql.Open("sqlite", dsn(db.name, "_pragma=query_only(1)")); err != nil {
+	if db.read, err = openSQLite(dsn(db.name, "_pragma=query_only(1)")); err != nil {
 		return openError(db.name, err)
 	}
 	db.read.SetMaxOpenConns(4)
