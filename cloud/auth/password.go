@@ -110,6 +110,24 @@ func (a *Auth) hash(ctx context.Context, password string) (hash string, err erro
 	return hash, err
 }
 
+// minPassword is the length in characters of the shortest password that somebody
+// may choose.
+const minPassword = 8
+
+// PasswordError says why a password cannot be had.
+type PasswordError struct{ Reason string }
+
+func (e *PasswordError) Error() string { return e.Reason }
+
+// HashPassword is a password that a user chose as it is stored. The error is a
+// *PasswordError when it is too short or too long.
+func (a *Auth) HashPassword(ctx context.Context, password string) (hash string, err error) {
+	if utf8.RuneCountInString(password) < minPassword || len(password) > maxPassword {
+		return "", &PasswordError{fmt.Sprintf("A password has at least %d characters, and at most %d bytes.", minPassword, maxPassword)}
+	}
+	return a.hash(ctx, password)
+}
+
 // slowly does what takes a core and memory on purpose, few at a time: guessers
 // must not take the machine.
 func (a *Auth) slowly(ctx context.Context, do func()) error {

@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"regexp"
 	"strings"
 	"time"
@@ -74,9 +75,13 @@ func (db *DB) CreateUser(ctx context.Context, username, passwordHash string, han
 			millis(t.now), u.Actor, u.Username, u.PasswordHash, u.JWTSecret); err != nil {
 			return conflictOn(err, "username")
 		}
-		org, err := t.insert(ctx, `INSERT INTO organization (created_at, name, handle) VALUES (?, ?, ?)`, millis(t.now), username, username)
+		by := itself()
+		if err := t.auditUser(ctx, &write{by: by, verb: access.Create, id: u.ID, set: Values{"username": u.Username, "actor": u.Actor, "password": PasswordHash("")}}); err != nil {
+			return err
+		}
+		org, err := t.create(ctx, by, "organization", Values{"name": username, "handle": username})
 		if err != nil {
-			return conflictOn(err, "handle")
+			return err
 		}
 		for _, handle := range handles {
 			if handle == "" || handle == username {
@@ -96,18 +101,28 @@ func (db *DB) CreateUser(ctx context.Context, username, passwordHash string, han
 }
 
 func (t *txn) join(ctx context.Context, user, organization int64) error {
-	_, err := t.insert(ctx, `INSERT INTO organization_membership (created_at, "user", is_member_of__organization) VALUES (?, ?, ?)`, millis(t.now), user, organization)
+	_, err := t.create(ctx, itself(), "organization_membership", Values{"user": user, "is_member_of__organization": organization})
 	return err
 }
+
+// auditUser notes what the cloud does with a user.
+func (t *txn) auditUser(ctx context.Context, w *write) error {
+	table, _ := ResourceNamed("user")
+	return t.audit(ctx, table, userRules(), w)
+}
+
+// PasswordHash is a password as it is stored. As the value of a field it says that
+// the password was hashed; no other value of a password is taken.
+type PasswordHash string
 
 // SetPassword stores a new password hash and ends all sessions of the user.
 func (db *DB) SetPassword(ctx context.Context, user int64, passwordHash string) error {
 	return db.update(ctx, func(t *txn) error {
-		var actor int64
-		err := t.QueryRowContext(ctx, `UPDATE "user" SET password = ?, jwt_secret = ?, modified_at = ? WHERE id = ? RETURNING actor`,
-			passwordHash, randomHex(16), millis(t.now), user).Scan(&actor)
-		t.announceCredentials(actor)
-		return notFound(err, "user %d", user)
+		n, err := t.change(ctx, itself(), "user", one(user), Values{"password": PasswordHash(passwordHash)})
+		if err == nil && n == 0 {
+			err = fmt.Errorf("user %d: %w", user, ErrNotFound)
+		}
+		return err
 	})
 }
 
@@ -156,15 +171,16 @@ func (db *DB) DeleteUser(ctx context.Context, user int64) error {
 		if !errors.Is(err, sql.ErrNoRows) {
 			return err
 		}
-		if _, err := t.ExecContext(ctx, `DELETE FROM organization WHERE id IN (`+alone+`)`, user); err != nil {
+		if _, err := t.remove(ctx, itself(), "organization", Selection{SQL: "t.id IN (" + alone + ")", Args: []any{user}}); err != nil {
 			return err
 		}
 		var actor int64
-		if err := t.QueryRowContext(ctx, `DELETE FROM "user" WHERE id = ? RETURNING actor`, user).Scan(&actor); err != nil {
+		if err := t.QueryRowContext(ctx, `SELECT actor FROM "user" WHERE id = ?`, user).Scan(&actor); err != nil {
 			return notFound(err, "user %d", user)
 		}
-		t.announceCredentials(actor)
-		t.announce(OverviewTopic())
+		if _, err := t.remove(ctx, itself(), "user", one(user)); err != nil {
+			return err
+		}
 		_, err = t.ExecContext(ctx, `DELETE FROM actor WHERE id = ?`, actor)
 		return err
 	})

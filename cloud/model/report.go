@@ -317,7 +317,11 @@ func (t *txn) setSystem(ctx context.Context, device int64, systems Values) error
 	}
 	for name, value := range systems {
 		if text, said := value.(string); was[name].Valid != said || was[name].String != text {
-			_, err := t.change(ctx, itself(), "device", one(device), systems)
+			by, err := t.forDevice(ctx, device)
+			if err != nil {
+				return err
+			}
+			_, err = t.change(ctx, by, "device", one(device), systems)
 			return err
 		}
 	}

@@ -21,6 +21,8 @@ func userRules() rules {
 	return rules{
 		required: "username",
 		server:   "actor",
+		unseen:   "password",
+		secret:   "password",
 		lengths:  map[string][2]int{"username": {1, 73}, "email": {5, 254}},
 		update: func(_ context.Context, _ *txn, w *write) error {
 			if w.changes("username") && (!handleRule.MatchString(w.text("username")) || w.text("username") == "root") {
@@ -29,7 +31,7 @@ func userRules() rules {
 			return nil
 		},
 		after: func(ctx context.Context, t *txn, w *write) error {
-			if w.verb != access.Update || !w.changes("username") {
+			if w.verb != access.Update || !w.changes("username", "password") {
 				return nil
 			}
 			// Another secret ends all sessions of the user.

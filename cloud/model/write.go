@@ -16,8 +16,8 @@ import (
 )
 
 // Values are fields of a row to be: field name → nil, bool, int64, float64,
-// string, time.Time, json.RawMessage or AssetFile, each of the field's kind
-// already.
+// string, time.Time, json.RawMessage, AssetFile or PasswordHash, each of the
+// field's kind already.
 type Values map[string]any
 
 // Selection is which rows a write concerns: SQL over the alias t, with a ? for
@@ -220,6 +220,8 @@ func stored(v any) any {
 	case time.Time:
 		return millis(v)
 	case json.RawMessage:
+		return string(v)
+	case PasswordHash:
 		return string(v)
 	}
 	return v

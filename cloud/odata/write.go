@@ -10,6 +10,7 @@ import (
 
 	"deckhand/cloud/access"
 	"deckhand/cloud/answer"
+	"deckhand/cloud/auth"
 	"deckhand/cloud/model"
 	"deckhand/cloud/odata/query"
 	"deckhand/cloud/versions"
@@ -94,7 +95,24 @@ func (o *OData) decode(c *change, fields versions.Fields) (model.Values, error) 
 	if !ok {
 		return nil, model.ErrForbidden
 	}
-	return decode(current, fields)
+	v, err := decode(current, fields)
+	if password := fields["password"]; password != nil && c.current() == "user" && err == nil {
+		v["password"], err = o.password(c.http.Context(), password)
+	}
+	return v, err
+}
+
+// password is a new one of a user, hashed.
+func (o *OData) password(ctx context.Context, raw json.RawMessage) (model.PasswordHash, error) {
+	var password string
+	if json.Unmarshal(raw, &password) != nil {
+		return "", refuse("password has the wrong type, want a text.")
+	}
+	hash, err := o.auth.HashPassword(ctx, password)
+	if short, ok := errors.AsType[*auth.PasswordError](err); ok {
+		return "", refuse("%s", short.Error())
+	}
+	return model.PasswordHash(hash), err
 }
 
 // typeBySlug accepts the slug of a device type for its id in every version: it is
