@@ -31,6 +31,7 @@ func Wanted() bool { return os.Getenv("DECKHAND_TEST_DATABASE") == "postgres" }
 // Server is a running cluster.
 type Server struct {
 	dir    string
+	launch func() *exec.Cmd
 	cmd    *exec.Cmd
 	ended  chan error
 	number atomic.Int64
@@ -73,10 +74,30 @@ func (s *Server) start(ctx context.Context, bin string, settings []string) error
 	for _, setting := range settings {
 		args = append(args, "-c", setting)
 	}
-	s.cmd = exec.Command(filepath.Join(bin, "postgres"), args...) //nolint:gosec // it ends in Stop, or with us
-	// A test process that is killed takes its cluster along.
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: owner, Pdeathsig: syscall.SIGQUIT}
-	s.cmd.Dir = s.dir
+	s.launch = func() *exec.Cmd {
+		cmd := exec.Command(filepath.Join(bin, "postgres"), args...) //nolint:gosec // it ends in Stop, or with us
+		// A test process that is killed takes its cluster along.
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: owner, Pdeathsig: syscall.SIGQUIT}
+		cmd.Dir = s.dir
+		return cmd
+	}
+	return s.Resume(ctx)
+}
+
+// Pause ends the cluster as an operator does: connections are cut, what is in it is
+// kept. Nobody can connect until Resume.
+func (s *Server) Pause() error {
+	if err := s.cmd.Process.Signal(syscall.SIGINT); err != nil {
+		return fmt.Errorf("pause PostgreSQL: %w", err)
+	}
+	err := <-s.ended
+	s.cmd = nil
+	return err
+}
+
+// Resume starts the cluster, again after Pause, and waits until it answers.
+func (s *Server) Resume(ctx context.Context) error {
+	s.cmd = s.launch()
 	log, err := os.Create(filepath.Join(s.dir, "log"))
 	if err != nil {
 		return err
