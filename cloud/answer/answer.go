@@ -45,11 +45,20 @@ func JSON(w http.ResponseWriter, status int, v any) {
 	Bytes(w, status, b)
 }
 
-// Bytes answers with a JSON document that is encoded already.
-func Bytes(w http.ResponseWriter, status int, b []byte) {
+// Bytes answers with a JSON document that is encoded already, in one or more pieces.
+func Bytes(w http.ResponseWriter, status int, pieces ...[]byte) {
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	if len(pieces) > 1 { // of one the server sees it
+		size := 0
+		for _, b := range pieces {
+			size += len(b)
+		}
+		w.Header().Set("Content-Length", strconv.Itoa(size))
+	}
 	w.WriteHeader(status)
-	w.Write(b) //nolint:errcheck // the client is gone
+	for _, b := range pieces {
+		w.Write(b) //nolint:errcheck // the client is gone
+	}
 }
 
 // Marshal encodes without escaping <, > and &: image names, compositions and

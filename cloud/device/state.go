@@ -43,7 +43,7 @@ func (d *Device) getState(form form) http.HandlerFunc {
 
 func (d *Device) answerState(w http.ResponseWriter, r *http.Request, key stateKey, known *knownState) {
 	tag := r.Header.Get("If-None-Match")
-	var body []byte
+	var body document
 	if !matches(tag, known.etag) {
 		var err error
 		if known, body, err = d.targets.document(r.Context(), key, known); err != nil {
@@ -57,7 +57,7 @@ func (d *Device) answerState(w http.ResponseWriter, r *http.Request, key stateKe
 		answer.Empty(w, http.StatusNotModified)
 		return
 	}
-	answer.Bytes(w, http.StatusOK, body)
+	answer.Bytes(w, http.StatusOK, body.head, body.app.text, body.tail)
 }
 
 func answerStateError(w http.ResponseWriter, r *http.Request, err error) {

@@ -3,8 +3,6 @@ package device
 import (
 	"container/list"
 	"context"
-	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"runtime"
 	"slices"
@@ -81,7 +79,7 @@ type sharedKey struct{ app, release int64 }
 type sharedApp struct {
 	app     *app
 	release *release
-	encoded []byte
+	encoded part
 }
 
 func newTargets(db *model.DB, floor time.Duration) *targets {
@@ -138,17 +136,17 @@ func (t *targets) state(ctx context.Context, key stateKey) (*knownState, error) 
 
 // document is the state with its document, which is made again unless it was
 // asked for lately.
-func (t *targets) document(ctx context.Context, key stateKey, known *knownState) (*knownState, []byte, error) {
+func (t *targets) document(ctx context.Context, key stateKey, known *knownState) (*knownState, document, error) {
 	t.mu.Lock()
-	body := t.bodies.get(key, known.etag)
+	body, ok := t.bodies.get(key, known.etag)
 	t.mu.Unlock()
-	if body != nil {
+	if ok {
 		return known, body, nil
 	}
 	select {
 	case t.turns <- struct{}{}:
 	case <-ctx.Done():
-		return nil, nil, ctx.Err()
+		return nil, document{}, ctx.Err()
 	}
 	defer func() { <-t.turns }()
 	return t.renew(ctx, key) // perhaps another one by now
@@ -156,7 +154,7 @@ func (t *targets) document(ctx context.Context, key stateKey, known *knownState)
 
 // renew makes a state. Versions are read before what they are of: a change in
 // between makes the state old, not wrong.
-func (t *targets) renew(ctx context.Context, key stateKey) (*knownState, []byte, error) {
+func (t *targets) renew(ctx context.Context, key stateKey) (*knownState, document, error) {
 	t.mu.Lock()
 	old := t.known[key]
 	t.mu.Unlock()
@@ -172,7 +170,7 @@ func (t *targets) renew(ctx context.Context, key stateKey) (*knownState, []byte,
 			t.mu.Unlock()
 		}
 		if err != nil {
-			return nil, nil, err
+			return nil, document{}, err
 		}
 		if slices.Equal(now.topics, old.topics) {
 			now.version = version
@@ -183,7 +181,7 @@ func (t *targets) renew(ctx context.Context, key stateKey) (*knownState, []byte,
 	}
 }
 
-func (t *targets) remember(key stateKey, now *knownState, body []byte) {
+func (t *targets) remember(key stateKey, now *knownState, body document) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.bodies.put(key, now.etag, body)
@@ -191,32 +189,26 @@ func (t *targets) remember(key stateKey, now *knownState, body []byte) {
 }
 
 // make assembles a state from its parts.
-func (t *targets) make(ctx context.Context, key stateKey, old *knownState) (now *knownState, body []byte, err error) {
+func (t *targets) make(ctx context.Context, key stateKey, old *knownState) (now *knownState, body document, err error) {
 	now = &knownState{device: old.device, own: old.own, sure: old.sure}
 	if err := t.readOwn(ctx, key.uuid, now); err != nil {
-		return nil, nil, err
+		return nil, document{}, err
 	}
 	now.topics = now.device.Topics()
 	b := builder{t: t, ctx: ctx, device: now.device, topics: &now.topics}
 	if err := b.read(); err != nil {
-		return nil, nil, err
+		return nil, document{}, err
 	}
 	switch key.form {
 	case today:
 		body, err = b.today()
 	case second:
-		body, err = secondDocument(b.scene())
+		body.head, err = secondDocument(b.scene())
 	case first:
-		body, err = firstDocument(b.scene())
+		body.head, err = firstDocument(b.scene())
 	}
-	now.etag, now.poll = tagOf(body), b.config.poll
+	now.etag, now.poll = body.tag(), b.config.poll
 	return now, body, err
-}
-
-// tagOf is the strong entity tag of a document.
-func tagOf(body []byte) string {
-	sum := sha256.Sum256(body)
-	return `"` + base64.RawURLEncoding.EncodeToString(sum[:18]) + `"`
 }
 
 // readOwn reads what is the device's own, unless it is as it was.
@@ -301,7 +293,7 @@ func (t *targets) release(ctx context.Context, ref model.TargetRef) (*release, e
 }
 
 // encoded is an app as all devices without variables of their own see it.
-func (t *targets) encoded(a *app, r *release) []byte {
+func (t *targets) encoded(a *app, r *release) part {
 	key := sharedKey{app: a.ID}
 	if r != nil {
 		key.release = r.ID
@@ -312,7 +304,7 @@ func (t *targets) encoded(a *app, r *release) []byte {
 	if ok && known.app == a && known.release == r {
 		return known.encoded
 	}
-	known = sharedApp{a, r, appendApp(nil, a, r, view{labels: a.config.labels})}
+	known = sharedApp{a, r, newPart(appendApp(nil, a, r, view{labels: a.config.labels}))}
 	t.mu.Lock()
 	keep(t.shared, maxShared, key, known)
 	t.mu.Unlock()
@@ -389,8 +381,8 @@ func (b *builder) scene() scene {
 
 // today is the state with the apps in their order: supervisor, host OS, the
 // user's.
-func (b *builder) today() ([]byte, error) {
-	doc := make([]byte, 0, 4096)
+func (b *builder) today() (document, error) {
+	doc := make([]byte, 0, 128)
 	doc = appendText(append(doc, '{'), b.device.UUID)
 	doc = append(appendText(append(doc, `:{"name":`...), b.device.Name), `,"apps":{`...)
 	comma := func() {
@@ -404,7 +396,7 @@ func (b *builder) today() ([]byte, error) {
 		}
 		a, r, err := b.part(ref)
 		if err != nil {
-			return nil, err
+			return document{}, err
 		}
 		comma()
 		v := view{device: b.device.Variables, host: i == 1}
@@ -413,16 +405,18 @@ func (b *builder) today() ([]byte, error) {
 		}
 		doc = appendApp(doc, a, r, v)
 	}
+	var own part
 	if b.fleet != nil {
 		comma()
 		if b.device.Variables == nil {
-			doc = append(doc, b.t.encoded(b.fleet, b.release)...)
+			own = b.t.encoded(b.fleet, b.release)
 		} else {
-			doc = appendApp(doc, b.fleet, b.release, b.view())
+			own = newPart(appendApp(nil, b.fleet, b.release, b.view()))
 		}
 	}
-	doc = append(append(doc, `},"config":`...), b.config.encoded...)
-	return append(doc, "}}"...), nil
+	tail := make([]byte, 0, len(b.config.encoded)+16)
+	tail = append(append(append(tail, `},"config":`...), b.config.encoded...), "}}"...)
+	return document{doc, own, tail}, nil
 }
 
 // ofFleet is the state that a device without anything of its own would have.
@@ -437,7 +431,7 @@ func (t *targets) ofFleet(ctx context.Context, fleet, release int64) ([]byte, er
 	}
 	doc := appendText([]byte{'{'}, a.UUID)
 	doc = append(appendText(append(doc, `:{"name":`...), a.Name), `,"apps":{`...)
-	doc = append(append(doc, t.encoded(a, r)...), `},"config":`...)
+	doc = append(append(doc, t.encoded(a, r).text...), `},"config":`...)
 	return append(append(doc, a.config.encoded...), "}}"...), nil
 }
 
@@ -448,31 +442,34 @@ type bodies struct {
 	size  int
 }
 
+// keptSize is about what it costs to keep one beside its text.
+const keptSize = 512
+
 type keptBody struct {
 	key  stateKey
 	etag string
-	body []byte
+	body document
 }
 
-func (b *bodies) get(key stateKey, etag string) []byte {
+func (b *bodies) get(key stateKey, etag string) (document, bool) {
 	e := b.by[key]
 	if e == nil {
-		return nil
+		return document{}, false
 	}
 	kept, _ := e.Value.(keptBody)
 	if kept.etag != etag {
-		return nil
+		return document{}, false
 	}
 	b.order.MoveToFront(e)
-	return kept.body
+	return kept.body, true
 }
 
-func (b *bodies) put(key stateKey, etag string, body []byte) {
+func (b *bodies) put(key stateKey, etag string, body document) {
 	if e := b.by[key]; e != nil {
 		b.drop(e)
 	}
 	b.by[key] = b.order.PushFront(keptBody{key, etag, body})
-	b.size += len(body)
+	b.size += body.size() + keptSize
 	for b.size > maxBodies && b.order.Len() > 1 {
 		b.drop(b.order.Back())
 	}
@@ -481,5 +478,5 @@ func (b *bodies) put(key stateKey, etag string, body []byte) {
 func (b *bodies) drop(e *list.Element) {
 	kept, _ := b.order.Remove(e).(keptBody)
 	delete(b.by, kept.key)
-	b.size -= len(kept.body)
+	b.size -= kept.body.size() + keptSize
 }
