@@ -145,6 +145,21 @@ func (a *archive) add(name string, size int64, r io.Reader) error {
 	return nil
 }
 
+// killedAge is how old a copy is that nobody works on any more.
+const killedAge = 24 * time.Hour
+
+// forgetKilled removes what backups left that were killed.
+func forgetKilled(dataDir string) error {
+	left, err := filepath.Glob(filepath.Join(dataDir, ".backup-*"))
+	for _, dir := range left {
+		info, statErr := os.Stat(dir)
+		if statErr == nil && time.Since(info.ModTime()) > killedAge {
+			err = errors.Join(err, os.RemoveAll(dir))
+		}
+	}
+	return err
+}
+
 func (a *archive) file(name, path string) error {
 	f, err := os.Open(path)
 	if err != nil {
@@ -160,6 +175,9 @@ func (a *archive) file(name, path string) error {
 
 // database adds the database as it is at one moment.
 func (a *archive) database(ctx context.Context, db *model.DB, from Source) (err error) {
+	if err := forgetKilled(from.DataDir); err != nil {
+		return fmt.Errorf("copy the database: %w", err)
+	}
 	dir, err := os.MkdirTemp(from.DataDir, ".backup-") // mode 0700; beside the database, where there is room for one
 	if err != nil {
 		return fmt.Errorf("copy the database: %w", err)

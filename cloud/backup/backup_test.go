@@ -94,6 +94,12 @@ func TestABackupUnderLoadHasAllThatWasAcknowledged(t *testing.T) {
 			t.Fatal("no writes")
 		}
 	}
+	killed := filepath.Join(from.DataDir, ".backup-killed")
+	write(t, filepath.Join(killed, "cloud.db"), "half")
+	old := time.Now().Add(-48 * time.Hour)
+	if err := os.Chtimes(killed, old, old); err != nil {
+		t.Fatal(err)
+	}
 	before := l.acknowledged()
 	path := filepath.Join(t.TempDir(), "backup")
 	if err := backup.WriteFile(t.Context(), from, path); err != nil {
