@@ -52,7 +52,7 @@ func New(cfg Config) (r *Registry, err error) {
 		return nil, fmt.Errorf("open registry: %w", err)
 	}
 	keys := filepath.Join(cfg.Dir, "jwks.json")
-	if err := os.WriteFile(keys, cfg.JWKS, 0o600); err != nil {
+	if err := replace(keys, cfg.JWKS); err != nil {
 		return nil, fmt.Errorf("write the registry's key set: %w", err)
 	}
 	secret, err := uploadSecret(filepath.Join(cfg.Dir, "upload-secret"))
@@ -72,6 +72,23 @@ func New(cfg Config) (r *Registry, err error) {
 	c.HTTP.Secret = secret
 	app := handlers.NewApp(context.Background(), c)
 	return &Registry{app: app, handler: guard{place, q.uploads(app)}}, nil
+}
+
+// replace writes a file that another server may be reading.
+func replace(path string, content []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		err = errors.Join(err, os.Remove(f.Name()))
+	}
+	return err
 }
 
 // uploadSecret signs where an upload goes on. Servers that share the folder share
