@@ -486,7 +486,7 @@ func TestKilledWhileClearingUp(t *testing.T) {
 	fleet := p.Fleet(p.Admin, "kitchen")
 	shared := layer(t, 1024)
 	var old []released
-	for range 100 {
+	for range 40 {
 		old = append(old, p.release(fleet, image(t, shared, layer(t, 64))))
 	}
 	kept := p.release(fleet, image(t, shared))
@@ -495,7 +495,7 @@ func TestKilledWhileClearingUp(t *testing.T) {
 	}
 	p.age()
 	killed, tries := 0, 0
-	for ; killed < 10 && tries < 60; tries++ {
+	for ; killed < 5 && tries < 60; tries++ {
 		if p.collectInProcess((tries+1)*3, time.Duration(tries)*time.Millisecond) {
 			killed++
 		}
