@@ -6,9 +6,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -80,6 +82,33 @@ type command struct {
 	line    string
 	log     *system.Log
 	process *system.Process
+	keys    io.Writer // nil: nothing can be typed into it
+}
+
+// converses starts a command on a terminal, where it asks questions.
+func (o *owner) converses(line string) *command {
+	o.Helper()
+	typed, keys, err := os.Pipe()
+	o.must(err)
+	o.Cleanup(func() { _, _ = typed.Close(), keys.Close() })
+	c := &command{owner: o, line: line, log: system.NewLog(nil), keys: keys}
+	c.process, err = system.RunWith(typed, c.log, o.env, "script", "--quiet", "--return", "--flush", "--command", "balena "+line, "/dev/null")
+	o.must(err)
+	o.Cleanup(c.process.Kill)
+	return c
+}
+
+// answers waits for a question and types the answer.
+func (c *command) answers(question, answer string) {
+	c.Helper()
+	ctx, cancel := context.WithTimeout(c.Context(), deadline)
+	defer cancel()
+	if err := system.Until(ctx, func(context.Context) error { return contains(c.log.String(), question) }); err != nil {
+		c.Fatalf("$ balena %s\n%s\n%v", c.line, c.log, err)
+	}
+	if _, err := io.WriteString(c.keys, answer); err != nil {
+		c.Fatal(err)
+	}
 }
 
 // types starts a command and does not wait for its end.
@@ -175,7 +204,12 @@ func (c *command) end(good bool, otherwise string, wants []string) string {
 	return said
 }
 
-func squeeze(s string) string { return strings.Join(strings.Fields(s), " ") }
+// control is what moves the cursor of a terminal and gives it colours.
+var control = regexp.MustCompile(`\x1b\[[0-9;?]*[A-Za-z]`)
+
+func plain(s string) string { return control.ReplaceAllString(s, "") }
+
+func squeeze(s string) string { return strings.Join(strings.Fields(plain(s)), " ") }
 
 // reads types a command with --json and decodes what it shows.
 func (o *owner) reads(line string, into any) {
@@ -232,17 +266,20 @@ func (o *owner) file(name, content string) string {
 	return path
 }
 
-// fleet makes a fleet for the story and gives its slug.
+// fleet makes a fleet for the story, without the CLI, and gives its slug.
 func (o *owner) fleet(name string) string {
 	o.Helper()
-	o.says("fleet create "+name+" --type generic-amd64 --organization admin", `Fleet created: slug "admin/`+name+`", device type "generic-amd64"`)
-	return "admin/" + name
+	f, err := set.cloud.Client.CreateFleet(o.Context(), name, "generic-amd64")
+	o.must(err)
+	return f.Slug
 }
 
-// device registers a device and gives its UUID.
+// device registers a device of a fleet, without the CLI, and gives its UUID.
 func (o *owner) device(fleet, digit string) string {
 	o.Helper()
-	uuid := strings.Repeat(digit, 32)
-	o.says("device register "+fleet+" --uuid "+uuid, "Registering to "+fleet+": "+uuid)
-	return uuid
+	f, err := set.cloud.Client.Fleet(o.Context(), fleet)
+	o.must(err)
+	r, err := set.cloud.Client.RegisterDevice(o.Context(), f, strings.Repeat(digit, 32))
+	o.must(err)
+	return r.UUID
 }

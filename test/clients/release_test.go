@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"unicode"
 
 	"deckhand/test/dockerd"
 )
@@ -60,7 +61,8 @@ func releases(t *testing.T) {
 	draft := o.deploy(fleet, "two", map[string]string{"web": "two", "db": "two"}, "--draft")
 	o.says("release "+draft, "IS FINAL: false")
 	o.says("fleet "+fleet, "COMMIT: "+first)
-	o.says("release finalize "+draft[:7], "Release "+draft[:7]+" finalized")
+	short := draft[:7+strings.IndexFunc(draft[6:], unicode.IsLetter)] // of digits alone it would be a number
+	o.says("release finalize "+short, "Release "+short+" finalized")
 	o.says("fleet "+fleet, "COMMIT: "+draft)
 	o.says("release "+draft, "IS FINAL: true")
 	o.reads("release "+draft, &whole)
@@ -104,4 +106,11 @@ func builds(t *testing.T) {
 	o.says("push " + fleet + " --source " + dir + " --draft --nocache --detached")
 	o.file("broken/Dockerfile", "FROM "+base+"\nRUN false\n")
 	o.refuses("push "+fleet+" --source "+o.dir+"/broken", "Remote build failed")
+
+	slow := o.project("slow", map[string]string{"web": "slow"})
+	o.file("slow/web/Dockerfile", "FROM "+base+"\nRUN echo it begins && sleep 1000\n")
+	push := o.types("push " + fleet + " --source " + slow)
+	push.shows("it begins")
+	push.interrupt()
+	o.says("release list "+fleet, "cancelled")
 }

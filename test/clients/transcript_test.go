@@ -43,7 +43,7 @@ func (s *session) add(line, shown string, exchanges []exchange) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.typed++
-	fmt.Fprintf(&s.text, "\n$ balena %s\n%s\n", line, strings.TrimSpace(shown))
+	fmt.Fprintf(&s.text, "\n$ balena %s\n%s\n", line, strings.TrimSpace(plain(shown)))
 	for _, e := range exchanges {
 		fmt.Fprintf(&s.text, "  | %s\n", strings.ReplaceAll(e.String(), "\n", "\n  | "))
 	}

@@ -5,6 +5,7 @@ package system
 import (
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
@@ -26,7 +27,15 @@ type Process struct {
 // Run starts a program in the calling process's environment plus env. It dies
 // with the calling process, however that ends.
 func Run(out io.Writer, env []string, program string, args ...string) (*Process, error) {
+	return RunWith(nil, out, env, program, args...)
+}
+
+// RunWith is Run for a program that reads; nil: it has nothing to read.
+func RunWith(in *os.File, out io.Writer, env []string, program string, args ...string) (*Process, error) {
 	cmd := exec.Command(program, args...)
+	if in != nil { // a nil file in an interface would not be nil
+		cmd.Stdin = in
+	}
 	cmd.Env = append(cmd.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setpgid: true}
