@@ -40,8 +40,11 @@ type heard struct {
 }
 
 const (
-	sweepEvery   = time.Second
-	lateGrace    = 15 * time.Second
+	sweepEvery = time.Second
+	lateGrace  = 15 * time.Second
+	// awayAfter is for how long sweeps fail until the database counts as away: one
+	// that fails alone is no silence of the cloud's.
+	awayAfter    = 3 * sweepEvery
 	metricsEvery = time.Minute
 	// writeLag is how long a sign of life may wait to be written with others.
 	writeLag = time.Second
@@ -145,7 +148,7 @@ func (p *presence) run(ctx context.Context) error {
 // sweep finds who fell silent. After a time in which the database was away, nobody
 // did: the silence was the cloud's.
 func (p *presence) sweep(ctx context.Context) (err error) {
-	if !p.lost.IsZero() && time.Since(p.lost) >= lateGrace {
+	if !p.lost.IsZero() && time.Since(p.lost) >= awayAfter {
 		err = p.db.ExtendHeartbeats(ctx)
 	}
 	if err == nil {

@@ -48,18 +48,18 @@ func (s *server) start(t *testing.T) {
 	}
 }
 
-// ready waits until the server answers.
+// ready waits until the server takes requests.
 func (s *server) ready(t *testing.T) {
 	t.Helper()
 	until(t, func(context.Context) error {
 		if !s.process.Running() {
 			t.Fatalf("the server ended with code %d:\n%s", s.process.ExitCode(), s.log)
 		}
-		resp, err := http.Get(s.url + "/ping")
-		if err != nil {
-			return err
+		got, err := do(t.Context(), plain, s.url, "GET", "/ready", "", "")
+		if err == nil && got.status != http.StatusOK {
+			err = fmt.Errorf("%d %s", got.status, got.body)
 		}
-		return resp.Body.Close()
+		return err
 	})
 }
 
@@ -76,14 +76,14 @@ type cloud struct {
 func start(t *testing.T, database string) *cloud {
 	t.Helper()
 	c := &cloud{T: t, balancer: balance(t)}
-	dir, registry := t.TempDir(), freeAddr(t)
+	images, registry := t.TempDir(), freeAddr(t)
 	program := filepath.Join(t.TempDir(), "deckhand-cloud")
 	if err := system.BuildOne(t.Context(), "./cmd/deckhand-cloud", program); err != nil {
 		t.Fatal(err)
 	}
 	for _, s := range []**server{&c.a, &c.b} {
 		api := freeAddr(t)
-		*s = &server{program: program, url: "http://" + api, log: system.NewLog(nil), args: []string{"serve", "--data-dir", dir, "--database", database,
+		*s = &server{program: program, url: "http://" + api, log: system.NewLog(nil), args: []string{"serve", "--data-dir", t.TempDir(), "--registry-dir", images, "--database", database,
 			"--listen", api, "--registry-listen", freeAddr(t), "--public-url", "http://" + c.balancer.addr, "--registry-host", registry,
 			"--poll-interval", pollInterval.String()}}
 		c.balancer.backends = append(c.balancer.backends, api)

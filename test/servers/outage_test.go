@@ -36,6 +36,7 @@ func TestTheDatabaseGoesAway(t *testing.T) {
 	c := start(t, url)
 	fleet := c.fleet(c.a.url, "kitchen")
 	d, holder, running := c.register(c.a.url, fleet, "a"), c.register(c.a.url, fleet, "b"), c.register(c.a.url, fleet, "c")
+	quiet := c.register(c.a.url, fleet, "d")
 	c.release(c.a.url, fleet, "abc000")
 	c.run(running, c.b.url)
 	c.hears(running, `"name"`)
@@ -48,6 +49,8 @@ func TestTheDatabaseGoesAway(t *testing.T) {
 	c.want(http.StatusOK, c.b.url, "GET", "/actor/v1/whoami", guest, "")
 	held := c.holds(c.b.url, holder)
 
+	c.state(c.a.url, quiet, "")
+	online(c, quiet)
 	if err := database.Pause(); err != nil {
 		t.Fatal(err)
 	}
@@ -71,6 +74,7 @@ func TestTheDatabaseGoesAway(t *testing.T) {
 		})
 	}
 	recovered := time.Since(began)
+	unbroken := c.watches(quiet) // it could not ask for longer than it may be silent
 	// The second server may not listen again yet.
 	c.variable(c.a.url, d, "AFTER", "the-outage")
 	c.knows(func() answer { return c.state(c.b.url, d, stale) }, http.StatusOK, "the-outage")
@@ -91,9 +95,24 @@ func TestTheDatabaseGoesAway(t *testing.T) {
 		t.Error("the second server does not listen again")
 	}
 	listening := time.Since(began)
+	unbroken()
 	longestAnnounced := c.announces(fleet, running)
 	t.Logf("database away for %s: %d answers, all 503, none later than %s; back after %s, listening after %s; a change was announced within %s",
 		outage, refused, longest.Round(time.Millisecond), recovered.Round(time.Millisecond), listening.Round(time.Millisecond), longestAnnounced.Round(time.Millisecond))
+}
+
+// online waits until a device counts as online.
+func online(c *cloud, d *device) {
+	c.Helper()
+	until(c.T, func(context.Context) error {
+		state := rows[struct {
+			State string `json:"api_heartbeat_state"`
+		}](c, c.b.url, "device", fmt.Sprintf("$select=api_heartbeat_state&$filter=id eq %d", d.id))
+		if len(state) != 1 || state[0].State != "online" {
+			return fmt.Errorf("the device is %v", state)
+		}
+		return nil
+	})
 }
 
 // notified is how long a notification may take from one server to the other.
@@ -130,7 +149,8 @@ func (c *cloud) refuses(d *device, tag string) (refused int, longest time.Durati
 			c.unavailable(s.url, "POST", "/login_", "", `{"username":"admin","password":"whatever"}`, "")
 			longest = max(longest, time.Since(began)/5)
 			refused += 5
-			c.want(http.StatusOK, s.url, "GET", "/ping", "", "")
+			c.want(http.StatusOK, s.url, "GET", "/ping", "", "") // it lives,
+			c.want(http.StatusServiceUnavailable, s.url, "GET", "/ready", "", "")
 		}
 		select {
 		case <-over:
