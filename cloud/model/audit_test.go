@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"deckhand/cloud/cloudtest"
 	"deckhand/cloud/model"
@@ -86,4 +87,40 @@ func TestReportedVersionsAreTheDevices(t *testing.T) {
 	}
 	lines, _ := story(t, w.DB, last, "device")
 	wantStory(t, lines, device.UUID+` update device {"os_version":null} → {"os_version":"balenaOS 6.0.0"}`)
+}
+
+// People look for what was written to something, by somebody, lately.
+func TestTheAuditLogIsFiltered(t *testing.T) {
+	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	w := cloudtest.New(t, func() time.Time { return now })
+	kitchen := w.Fleet(w.Admin, "kitchen")
+	now = now.Add(time.Hour)
+	device, _ := w.Device(kitchen, "a")
+	hall := w.Fleet(w.Bob, "hall")
+	for name, c := range map[string]struct {
+		filter model.AuditFilter
+		want   []string
+	}{
+		"resource": {model.AuditFilter{Resource: "application"}, []string{fmt.Sprint("application ", kitchen.ID), fmt.Sprint("application ", hall.ID)}},
+		"who":      {model.AuditFilter{Resource: "application", Name: "bob"}, []string{fmt.Sprint("application ", hall.ID)}},
+		"since":    {model.AuditFilter{Resource: "application", Since: now}, []string{fmt.Sprint("application ", hall.ID)}},
+		"row":      {model.AuditFilter{Resource: "device", Row: device.ID, Verb: "create"}, []string{fmt.Sprint("device ", device.ID)}},
+		"verb":     {model.AuditFilter{Verb: "delete"}, nil},
+	} {
+		entries, err := w.DB.LastAudited(t.Context(), c.filter, 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, e := range entries {
+			got = append(got, fmt.Sprint(e.Resource, " ", e.Row))
+		}
+		if strings.Join(got, ", ") != strings.Join(c.want, ", ") {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+	entries, err := w.DB.LastAudited(t.Context(), model.AuditFilter{Resource: "application"}, 1)
+	if err != nil || len(entries) != 1 || entries[0].Row != hall.ID {
+		t.Errorf("the last one is %+v, %v", entries, err)
+	}
 }

@@ -164,6 +164,7 @@ type txn struct {
 	*sql.Tx
 	dialect dialect
 	topics  []Topic
+	notes   []any // entries of the audit log that are not written yet
 	now     time.Time
 }
 
@@ -216,10 +217,16 @@ func (t *txn) lockRow(ctx context.Context, table string, id int64) error {
 // not add to what it left outside. A rule of the schema that it breaks comes back
 // as a typed error.
 func (db *DB) update(ctx context.Context, do func(*txn) error) error {
-	if db.Shared() {
-		return refusal(db.transact(ctx, do))
+	whole := func(t *txn) error {
+		if err := do(t); err != nil {
+			return err
+		}
+		return t.writeNotes(ctx)
 	}
-	return refusal(db.batcher.write(ctx, do))
+	if db.Shared() {
+		return refusal(db.transact(ctx, whole))
+	}
+	return refusal(db.batcher.write(ctx, whole))
 }
 
 // location is the full name of an image repository: host of the registry in

@@ -83,21 +83,29 @@ func (db *DB) CreateUser(ctx context.Context, username, passwordHash string, han
 		if err != nil {
 			return err
 		}
-		for _, handle := range handles {
-			if handle == "" || handle == username {
-				continue
-			}
-			var other int64
-			if err := t.QueryRowContext(ctx, `SELECT id FROM organization WHERE handle = ?`, handle).Scan(&other); err != nil {
-				return notFound(err, "organization %q", handle)
-			}
-			if err := t.join(ctx, u.ID, other); err != nil {
-				return err
-			}
+		if err := t.joinOthers(ctx, u, handles); err != nil {
+			return err
 		}
 		return t.join(ctx, u.ID, org)
 	})
 	return u, err
+}
+
+// joinOthers makes a user a member of the organizations with the given handles.
+func (t *txn) joinOthers(ctx context.Context, u User, handles []string) error {
+	for _, handle := range handles {
+		if handle == "" || handle == u.Username {
+			continue
+		}
+		var other int64
+		if err := t.QueryRowContext(ctx, `SELECT id FROM organization WHERE handle = ?`, handle).Scan(&other); err != nil {
+			return notFound(err, "organization %q", handle)
+		}
+		if err := t.join(ctx, u.ID, other); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (t *txn) join(ctx context.Context, user, organization int64) error {

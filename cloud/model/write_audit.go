@@ -38,8 +38,30 @@ func (t *txn) audit(ctx context.Context, table Resource, rule rules, w *write) e
 	if err != nil {
 		return err
 	}
-	_, err = t.ExecContext(ctx, `INSERT INTO audit_log (created_at, actor, role, name, verb, resource, row_id, before, after) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		millis(t.now), ref(w.by.Actor), string(w.by.Role), w.by.Name, string(w.verb), table.Name, w.id, b, a)
+	t.notes = append(t.notes, millis(t.now), ref(w.by.Actor), string(w.by.Role), w.by.Name, string(w.verb), table.Name, w.id, b, a)
+	if len(t.notes) < notesTogether*noteColumns {
+		return nil
+	}
+	return t.writeNotes(ctx)
+}
+
+const (
+	noteColumns = 9
+	// notesTogether is how many entries are written at once: a request may write
+	// thousands of rows.
+	notesTogether = 200
+)
+
+// writeNotes writes the entries that wait. A transaction does so at its end.
+func (t *txn) writeNotes(ctx context.Context) error {
+	notes := t.notes
+	if len(notes) == 0 {
+		return nil
+	}
+	t.notes = nil
+	row := "(?, ?, ?, ?, ?, ?, ?, ?, ?)"
+	_, err := t.ExecContext(ctx, `INSERT INTO audit_log (created_at, actor, role, name, verb, resource, row_id, before, after) VALUES `+
+		row+strings.Repeat(", "+row, len(notes)/noteColumns-1), notes...)
 	return err
 }
 
@@ -88,28 +110,61 @@ func audited(rule rules, v Values) (any, error) {
 
 // AuditEntry is one write, as the audit log has it.
 type AuditEntry struct {
-	ID       int64
-	At       time.Time
-	Actor    int64 // 0: the cloud itself
-	Role     string
-	Name     string
-	Verb     string
-	Resource string
-	Row      int64
+	ID       int64     `json:"id"`
+	At       time.Time `json:"at"`
+	Actor    int64     `json:"actor"` // 0: the cloud itself
+	Role     string    `json:"role"`
+	Name     string    `json:"name"`
+	Verb     string    `json:"verb"`
+	Resource string    `json:"resource"`
+	Row      int64     `json:"row"`
 	// Before and After are the fields that changed, as JSON objects; nil: there
 	// was, or is, no row.
-	Before, After json.RawMessage
+	Before json.RawMessage `json:"before"`
+	After  json.RawMessage `json:"after"`
 }
 
 // maxEntries is how many entries are read at a time.
 const maxEntries = 1000
 
+// AuditFilter says which entries are meant; what is zero is any.
+type AuditFilter struct {
+	Resource, Name, Verb string
+	Row                  int64
+	Since                time.Time
+	After                int64 // entries with a greater ID
+}
+
 // Audit reads the writes of a resource, "" for all, after an entry: the oldest
 // first, and no more than a thousand.
 func (db *DB) Audit(ctx context.Context, resource string, after int64) ([]AuditEntry, error) {
+	return db.entries(ctx, AuditFilter{Resource: resource, After: after}, "ASC", maxEntries)
+}
+
+// LastAudited reads the last entries of the audit log, up to n, the oldest first.
+func (db *DB) LastAudited(ctx context.Context, f AuditFilter, n int) ([]AuditEntry, error) {
+	entries, err := db.entries(ctx, f, "DESC", n)
+	slices.Reverse(entries)
+	return entries, err
+}
+
+func (db *DB) entries(ctx context.Context, f AuditFilter, order string, n int) ([]AuditEntry, error) {
+	where, args := "id > ?", []any{f.After}
+	for _, part := range []struct {
+		set       bool
+		condition string
+		value     any
+	}{
+		{f.Resource != "", "resource = ?", f.Resource}, {f.Name != "", "name = ?", f.Name}, {f.Verb != "", "verb = ?", f.Verb},
+		{f.Row != 0, "row_id = ?", f.Row}, {!f.Since.IsZero(), "created_at >= ?", f.Since.UnixMilli()},
+	} {
+		if part.set {
+			where, args = where+" AND "+part.condition, append(args, part.value)
+		}
+	}
 	rows, err := db.read.QueryContext(ctx, `
 		SELECT id, created_at, coalesce(actor, 0), role, name, verb, resource, coalesce(row_id, 0), before, after FROM audit_log
-		WHERE id > ? AND (CAST(? AS TEXT) = '' OR resource = ?) ORDER BY id LIMIT ?`, after, resource, resource, maxEntries)
+		WHERE `+where+` ORDER BY id `+order+` LIMIT ?`, append(args, n)...)
 	if err != nil {
 		return nil, err
 	}

@@ -25,6 +25,7 @@ type cli struct {
 	Serve   serveCmd   `cmd:"" help:"Run the cloud."`
 	User    userCmd    `cmd:"" help:"Who may log in; stop the cloud first."`
 	Migrate migrateCmd `cmd:"" help:"Move the schema of the database; stop the cloud first."`
+	Audit   auditCmd   `cmd:"" help:"Show who wrote what; the cloud may run."`
 	Gc      gcCmd      `cmd:"" help:"Remove images that no release needs."`
 	Backup  backupCmd  `cmd:"" help:"Copy a cloud, which may run, into one file."`
 	Restore restoreCmd `cmd:"" help:"Make a cloud of a backup."`

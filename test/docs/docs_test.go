@@ -62,7 +62,7 @@ func manuals() []manual {
 	return []manual{
 		{"docs/device.md", "deckhand", []string{"run", "status", "plan", "explain", "history", "restart", "stop", "start", "purge",
 			"override", "retry", "apply", "snapshot", "health"}},
-		{"docs/cloud.md", "deckhand-cloud", []string{"serve", "user add", "user list", "user reset-password", "user delete",
+		{"docs/cloud.md", "deckhand-cloud", []string{"serve", "user add", "user list", "user reset-password", "user delete", "audit",
 			"gc", "backup", "restore", "doctor"}},
 		{"docs/take-over.md", "deckhand-import", []string{""}},
 		{"docs/deckctl.md", "deckctl", []string{"login", "logout", "whoami", "fleet create", "fleet list",
