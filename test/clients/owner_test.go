@@ -52,6 +52,7 @@ func newOwner(t testing.TB) *owner {
 		"BALENARC_API_URL=" + o.seen.URL, "BALENARC_BUILDER_URL=" + o.seen.URL, "BALENARC_BALENA_URL=example.test",
 		"BALENARC_DATA_DIRECTORY=" + o.data(),
 		"BALENARC_NO_SENTRY=1", "BALENARC_NO_ANALYTICS=1", "BALENARC_UNSUPPORTED=1",
+		"BALENA_DISABLE_AUTOUPDATE=1", // it would go on in the background, after the test
 	}
 	return o
 }

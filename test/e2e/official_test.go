@@ -56,6 +56,7 @@ func (b *bench) balenaOn(m *machine, args ...string) *official {
 	env := []string{
 		"PATH=" + dir + ":" + os.Getenv("PATH"), "HOME=" + b.dir, "BALENARC_DATA_DIRECTORY=" + filepath.Join(b.dir, "balena"),
 		"BALENARC_NO_SENTRY=1", "BALENARC_NO_ANALYTICS=1", "BALENARC_UNSUPPORTED=1",
+		"BALENA_DISABLE_AUTOUPDATE=1", // it would go on in the background, after the test
 	}
 	command := append([]string{filepath.Join(dir, "balena")}, args...)
 	if m != nil {
