@@ -204,9 +204,9 @@ func (t *txn) installNewServices(ctx context.Context, fleet int64) error {
 	var missing bool
 	if err := t.QueryRowContext(ctx, `
 		SELECT (SELECT count(*) FROM device o JOIN service_install i ON i.device = o.id
-		        WHERE o.belongs_to__application = a.id AND +i.installs__service IN (SELECT n.id FROM service n WHERE n.application = a.id))
-		     < (SELECT count(*) FROM device o WHERE o.belongs_to__application = a.id) * (SELECT count(*) FROM service n WHERE n.application = a.id)
-		FROM application a WHERE a.id = ?`, fleet).Scan(&missing); err != nil || !missing {
+		        WHERE o.belongs_to__application = ? AND +i.installs__service IN (SELECT n.id FROM service n WHERE n.application = ?))
+		     < (SELECT count(*) FROM device o WHERE o.belongs_to__application = ?) * (SELECT count(*) FROM service n WHERE n.application = ?)`,
+		fleet, fleet, fleet, fleet).Scan(&missing); err != nil || !missing {
 		return err
 	}
 	return t.installServices(ctx, `d.belongs_to__application = ? AND s.id IN (
