@@ -29,6 +29,7 @@ type CoreConfig struct {
 	LockUID int    // owner of our lock files; 0: locks.LockUID
 	Host    Host
 	Log     zerolog.Logger
+	Deaf    bool // see locks.Config
 }
 
 // Host is what a core asks of the operating system.
@@ -44,7 +45,7 @@ type Host interface {
 func NewCore(c CoreConfig) (*Core, error) {
 	d, err := newDevice(deviceConfig{
 		Engine: c.Engine, Store: c.Store, Machine: c.Host, Log: c.Log,
-		Locks: locks.Open(locks.Config{RunDir: c.RunDir, UID: c.LockUID, Log: c.Log}),
+		Locks: locks.Open(locks.Config{RunDir: c.RunDir, UID: c.LockUID, Log: c.Log, Deaf: c.Deaf}),
 		Files: files.Open(files.Config{RunDir: c.RunDir, Log: c.Log}),
 	})
 	return &Core{d, memory{c.Store, c.Log}}, err

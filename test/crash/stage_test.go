@@ -165,7 +165,7 @@ func begin(x *scene, at place, fake *enginetest.Fake, host *host) (*process, err
 	if err != nil {
 		return nil, errors.Join(err, p.store.Close())
 	}
-	p.core, err = supervisor.NewCore(supervisor.CoreConfig{Engine: p.engine, Store: p.store, RunDir: at.run(), LockUID: lockUID(), Host: host, Log: zerolog.Nop()})
+	p.core, err = supervisor.NewCore(supervisor.CoreConfig{Engine: p.engine, Store: p.store, RunDir: at.run(), LockUID: lockUID(), Host: host, Log: zerolog.Nop(), Deaf: true})
 	if err != nil {
 		return nil, errors.Join(err, p.engine.Close(), p.store.Close())
 	}
