@@ -214,7 +214,7 @@ async function devices() {
 	await call('models.device.getDashboardUrl', [uuid], kind);
 	await call('models.device.generateDeviceKey', [uuid, 'name', 'text'], size);
 	await call('models.device.history.getAllByDevice', [uuid], size);
-	await call('models.device.ping', ['1'.repeat(32)]);
+	await call('models.device.ping', ['f0'.repeat(16)]);
 	await call('logs.history', [uuid, { count: 2 }], size);
 
 	const other = models.device.generateUniqueKey();
