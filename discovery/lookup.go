@@ -91,11 +91,16 @@ func questionAbout(host string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := dnsmessage.Message{Questions: []dnsmessage.Question{
-		{Name: name, Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET | unicast},
-		{Name: name, Type: dnsmessage.TypeAAAA, Class: dnsmessage.ClassINET | unicast},
-	}}
-	return m.Pack()
+	b := dnsmessage.NewBuilder(nil, dnsmessage.Header{})
+	if err := b.StartQuestions(); err != nil {
+		return nil, err
+	}
+	for _, kind := range []dnsmessage.Type{dnsmessage.TypeA, dnsmessage.TypeAAAA} {
+		if err := b.Question(dnsmessage.Question{Name: name, Type: kind, Class: dnsmessage.ClassINET | unicast}); err != nil {
+			return nil, err
+		}
+	}
+	return b.Finish()
 }
 
 // asker asks in one network over one family of addresses.
@@ -174,22 +179,48 @@ func (a asker) tell(ctx context.Context, all []netip.Addr, found chan<- netip.Ad
 	}
 }
 
-// addressesIn are the addresses that an answer gives for a name.
+// addressesIn are the addresses that an answer gives for a name. Of the other kinds
+// of records nothing is read: that would link a reader for each.
 func addressesIn(packet []byte, host string) (out []netip.Addr) {
-	var m dnsmessage.Message
-	if err := m.Unpack(packet); err != nil || !m.Response {
+	var p dnsmessage.Parser
+	h, err := p.Start(packet)
+	if err != nil || !h.Response || p.SkipAllQuestions() != nil {
 		return nil
 	}
-	for _, r := range append(m.Answers, m.Additionals...) {
-		if !strings.EqualFold(strings.TrimSuffix(r.Header.Name.String(), "."), strings.TrimSuffix(host, ".")) || r.Header.TTL == 0 {
-			continue
+	out = addressesOf(p.AnswerHeader, p.SkipAnswer, &p, host)
+	if p.SkipAllAuthorities() != nil { // also when an answer could not be read
+		return out
+	}
+	return append(out, addressesOf(p.AdditionalHeader, p.SkipAdditional, &p, host)...)
+}
+
+// addressesOf reads one section of an answer.
+func addressesOf(next func() (dnsmessage.ResourceHeader, error), skip func() error, p *dnsmessage.Parser, host string) (out []netip.Addr) {
+	for {
+		h, err := next()
+		if err != nil {
+			return out // the end of the section, or nothing that can be read
 		}
-		switch b := r.Body.(type) {
-		case *dnsmessage.AResource:
-			out = append(out, netip.AddrFrom4(b.A))
-		case *dnsmessage.AAAAResource:
-			out = append(out, netip.AddrFrom16(b.AAAA).Unmap())
+		addr, err := address(h, skip, p)
+		if err != nil {
+			return out
+		}
+		if addr.IsValid() && h.TTL > 0 && strings.EqualFold(strings.TrimSuffix(h.Name.String(), "."), strings.TrimSuffix(host, ".")) {
+			out = append(out, addr)
 		}
 	}
-	return out
+}
+
+// address reads one record; the zero address: it has none.
+func address(h dnsmessage.ResourceHeader, skip func() error, p *dnsmessage.Parser) (netip.Addr, error) {
+	switch h.Type {
+	case dnsmessage.TypeA:
+		r, err := p.AResource()
+		return netip.AddrFrom4(r.A), err
+	case dnsmessage.TypeAAAA:
+		r, err := p.AAAAResource()
+		return netip.AddrFrom16(r.AAAA).Unmap(), err
+	default:
+		return netip.Addr{}, skip()
+	}
 }
