@@ -1,10 +1,5 @@
 package logs
 
-import (
-	"cmp"
-	"slices"
-)
-
 // Tally counts the lines of a service since the process began.
 type Tally struct {
 	AppUUID, Service string // both empty: the supervisor's own lines, and those of services beyond mostTallies
@@ -39,7 +34,7 @@ func (b *Outbox) tally(about Line) *Tally {
 	return t
 }
 
-// Tallies gives what was counted, by app and service.
+// Tallies gives what was counted, for each service, in no order.
 func (b *Outbox) Tallies() []Tally {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -47,9 +42,6 @@ func (b *Outbox) Tallies() []Tally {
 	for _, t := range b.tallies {
 		out = append(out, *t)
 	}
-	slices.SortFunc(out, func(a, b Tally) int {
-		return cmp.Or(cmp.Compare(a.AppUUID, b.AppUUID), cmp.Compare(a.Service, b.Service))
-	})
 	return out
 }
 

@@ -32,17 +32,23 @@ type meter struct {
 	looks      int
 	blind      int // looks that failed
 	looking    time.Duration
-	steps      map[stepCount]int
+	steps      map[pair]int
 	working    map[string]time.Duration // by kind of step
 	failures   map[state.Class]int
 	downloaded int64     // bytes
 	reported   time.Time // the cloud last acknowledged a report
 }
 
-type stepCount struct{ kind, outcome string }
+// pair is two labels of a sample.
+type pair [2]string
+
+// pairs are the keys of a map, sorted.
+func pairs[V any](m map[pair]V) []pair {
+	return slices.SortedFunc(maps.Keys(m), func(a, b pair) int { return slices.Compare(a[:], b[:]) })
+}
 
 func newMeter(now func() time.Time) *meter {
-	return &meter{now: now, steps: map[stepCount]int{}, working: map[string]time.Duration{}, failures: map[state.Class]int{}}
+	return &meter{now: now, steps: map[pair]int{}, working: map[string]time.Duration{}, failures: map[state.Class]int{}}
 }
 
 // metered is the device as the loop sees it, counted.
@@ -89,19 +95,19 @@ func (m *meter) event(e run.Event) {
 	if !e.Ended {
 		return
 	}
-	x := stepCount{history.SubjectOf(e.Node.Step).Kind, history.OutcomeDone}
+	x := pair{history.SubjectOf(e.Node.Step).Kind, history.OutcomeDone}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if e.Err != nil {
 		class := state.ClassOf(e.Err)
-		x.outcome = history.OutcomeFailed
+		x[1] = history.OutcomeFailed
 		if class == state.ClassCancelled {
-			x.outcome = history.OutcomeCancelled
+			x[1] = history.OutcomeCancelled
 		}
 		m.failures[class]++
 	}
 	m.steps[x]++
-	m.working[x.kind] += e.Took
+	m.working[x[0]] += e.Took
 }
 
 // meteredCloud is the cloud that is reported to; it notes when it last heard.
@@ -192,10 +198,8 @@ func (m *meter) write(x exposition, now time.Time) {
 	x.counter("deckhand_passes_failed_total", "Passes in which the device could not be looked at.", float64(m.blind))
 	x.counter("deckhand_look_seconds_total", "Time spent looking.", m.looking.Seconds())
 	x.family("deckhand_steps_total", "counter", "Steps that ended, by kind and outcome.")
-	for _, k := range slices.SortedFunc(maps.Keys(m.steps), func(a, b stepCount) int {
-		return cmp.Or(cmp.Compare(a.kind, b.kind), cmp.Compare(a.outcome, b.outcome))
-	}) {
-		x.sample("deckhand_steps_total", float64(m.steps[k]), "kind", k.kind, "outcome", k.outcome)
+	for _, k := range pairs(m.steps) {
+		x.sample("deckhand_steps_total", float64(m.steps[k]), "kind", k[0], "outcome", k[1])
 	}
 	x.family("deckhand_step_seconds_total", "counter", "Time that steps took, by kind.")
 	for _, k := range slices.Sorted(maps.Keys(m.working)) {
@@ -221,18 +225,15 @@ func writeApps(x exposition, st run.Status) {
 	for _, c := range slices.Sorted(maps.Keys(waits)) {
 		x.sample("deckhand_waits", float64(waits[c]), "class", string(c))
 	}
-	type key struct{ app, status string }
-	services := map[key]int{}
+	services := map[pair]int{} // by app and status
 	for _, a := range view(st).Apps {
 		for _, v := range a.Services {
-			services[key{a.Name, v.Status}]++
+			services[pair{a.Name, v.Status}]++
 		}
 	}
 	x.family("deckhand_services", "gauge", "Services, by app and status.")
-	for _, k := range slices.SortedFunc(maps.Keys(services), func(a, b key) int {
-		return cmp.Or(cmp.Compare(a.app, b.app), cmp.Compare(a.status, b.status))
-	}) {
-		x.sample("deckhand_services", float64(services[k]), "app", k.app, "status", k.status)
+	for _, k := range pairs(services) {
+		x.sample("deckhand_services", float64(services[k]), "app", k[0], "status", k[1])
 	}
 	ours, users := 0, 0
 	for _, a := range st.World.Apps {
@@ -261,18 +262,15 @@ func (s *Supervisor) writeLogs(x exposition, st run.Status) {
 
 // writeTallies writes counts of lines; names are those of apps by UUID.
 func writeTallies(x exposition, all []logs.Tally, names map[string]string) {
-	type key struct{ app, service string }
-	sums := map[key]logs.Tally{}
+	sums := map[pair]logs.Tally{} // by app and service
 	for _, t := range all {
 		// Two apps may have one name, and a sample may be there once.
-		k := key{cmp.Or(names[t.AppUUID], t.AppUUID), cmp.Or(t.Service, "deckhand")}
+		k := pair{cmp.Or(names[t.AppUUID], t.AppUUID), cmp.Or(t.Service, "deckhand")}
 		n := sums[k]
 		n.Read, n.Bytes, n.Sent, n.Dropped, n.Spooled = n.Read+t.Read, n.Bytes+t.Bytes, n.Sent+t.Sent, n.Dropped+t.Dropped, n.Spooled+t.Spooled
 		sums[k] = n
 	}
-	keys := slices.SortedFunc(maps.Keys(sums), func(a, b key) int {
-		return cmp.Or(cmp.Compare(a.app, b.app), cmp.Compare(a.service, b.service))
-	})
+	keys := pairs(sums)
 	for _, f := range []struct {
 		name, help string
 		of         func(logs.Tally) int64
@@ -285,7 +283,7 @@ func writeTallies(x exposition, all []logs.Tally, names map[string]string) {
 	} {
 		x.family(f.name, "counter", f.help)
 		for _, k := range keys {
-			x.sample(f.name, float64(f.of(sums[k])), "app", k.app, "service", k.service)
+			x.sample(f.name, float64(f.of(sums[k])), "app", k[0], "service", k[1])
 		}
 	}
 }
