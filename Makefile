@@ -26,8 +26,10 @@ CERTIFICATES ?= /usr/share/ca-certificates/mozilla
 # Packages that compute and touch nothing: tested as a 32-bit program as well,
 # before a small board finds what overflows.
 PURE := state strategy reconcile reconcile/sim compose target
+# It takes as long as the others together, so it begins first.
+LONGEST := ./test/e2e
 # Packages with tests that need an engine, a browser or another service.
-ENGINE = $(filter-out ./test/crash,$(shell grep -rlE --include='*_test.go' --exclude-dir=node_modules '^//go:build .*\bengine\b' . | xargs -r -n1 dirname | sort -u))
+ENGINE = $(LONGEST) $(filter-out ./test/crash $(LONGEST),$(shell grep -rlE --include='*_test.go' --exclude-dir=node_modules '^//go:build .*\bengine\b' . | xargs -r -n1 dirname | sort -u))
 # Those services need root. An ordinary user's tests are run through sudo.
 ENGINE_EXEC = $(shell [ "$$(id -u)" -eq 0 ] || ! sudo -n true 2>/dev/null || echo "-exec 'sudo -E'")
 # deckhand itself runs as root, and so does a private engine.
