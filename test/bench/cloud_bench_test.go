@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -134,7 +136,7 @@ func (c *cloud) state(w http.ResponseWriter, r *http.Request) {
 		case <-changed:
 		case <-r.Context().Done():
 			return
-		case <-time.After(50 * time.Second):
+		case <-time.After(asked(r)):
 			w.WriteHeader(http.StatusNotModified)
 			return
 		}
@@ -144,6 +146,15 @@ func (c *cloud) state(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("ETag", etag)
 	_, _ = w.Write(body)
+}
+
+// asked is how long a device lets its question be held.
+func asked(r *http.Request) time.Duration {
+	seconds, err := strconv.Atoi(strings.TrimPrefix(r.Header.Get("Prefer"), "wait="))
+	if err != nil {
+		return 0
+	}
+	return time.Duration(seconds) * time.Second
 }
 
 func (c *cloud) hold(n int) {
