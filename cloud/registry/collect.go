@@ -183,15 +183,14 @@ func (c *Collector) claim(ctx context.Context, dry bool) error {
 		return err
 	}
 	path := filepath.Join(c.dir, "cloud-id")
-	b, err := os.ReadFile(path)
+	if _, err := os.Stat(path); dry && errors.Is(err, fs.ErrNotExist) {
+		return nil // nobody's yet
+	}
+	owner, err := once(path, id+"\n")
 	switch {
-	case errors.Is(err, fs.ErrNotExist) && dry:
-		return nil
-	case errors.Is(err, fs.ErrNotExist):
-		return os.WriteFile(path, []byte(id+"\n"), 0o600)
 	case err != nil:
 		return err
-	case strings.TrimSpace(string(b)) != id:
+	case strings.TrimSpace(owner) != id:
 		return fmt.Errorf("the images in %s belong to another cloud: their database is another one than ours; give each cloud a folder of its own, or remove %s when the images are to be ours", c.dir, path)
 	}
 	return nil

@@ -55,7 +55,9 @@ func New(cfg Config) (r *Registry, err error) {
 	if err := replace(keys, cfg.JWKS); err != nil {
 		return nil, fmt.Errorf("write the registry's key set: %w", err)
 	}
-	secret, err := uploadSecret(filepath.Join(cfg.Dir, "upload-secret"))
+	// It signs where an upload goes on, so that each server can go on with an upload
+	// that another one began.
+	secret, err := once(filepath.Join(cfg.Dir, "upload-secret"), rand.Text())
 	if err != nil {
 		return nil, fmt.Errorf("open registry: %w", err)
 	}
@@ -91,16 +93,18 @@ func replace(path string, content []byte) error {
 	return err
 }
 
-// uploadSecret signs where an upload goes on. Servers that share the folder share
-// it, so that each can go on with an upload that another one began.
-func uploadSecret(path string) (string, error) {
-	secret := rand.Text()
-	f, err := os.CreateTemp(filepath.Dir(path), ".secret-*")
+// once writes a file unless it is there already, and gives what is in it: servers
+// that share the folder share it. It is there whole or not at all.
+func once(path, content string) (string, error) {
+	if b, err := os.ReadFile(path); !errors.Is(err, fs.ErrNotExist) {
+		return string(b), err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
 	if err != nil {
 		return "", err
 	}
-	_, err = f.WriteString(secret)
-	err = errors.Join(err, f.Close())
+	_, err = f.WriteString(content)
+	err = errors.Join(err, f.Sync(), f.Close())
 	if err == nil {
 		// Unlike a rename it leaves the one that is there.
 		if err = os.Link(f.Name(), path); errors.Is(err, fs.ErrExist) {
