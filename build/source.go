@@ -67,6 +67,50 @@ func Spool(body io.Reader, dir string, lim Limits) (*Source, error) {
 	return s, nil
 }
 
+// Flatten makes the only folder at the top of the project the project: archives that code
+// hosts make have one. A project with more at its top than one folder stays as it is.
+func (s *Source) Flatten() error {
+	top := s.onlyFolder()
+	if top == "" {
+		return nil
+	}
+	root, err := s.root.OpenRoot(top)
+	if err != nil {
+		return fmt.Errorf("open the folder %s of the project: %w", top, err)
+	}
+	_ = s.root.Close()
+	below := map[string]entry{}
+	for name, e := range s.entries {
+		rest, ok := strings.CutPrefix(name, top+"/")
+		if !ok {
+			continue
+		}
+		if e.mode&fs.ModeSymlink != 0 && !staysInside(path.Dir(rest), e.link) {
+			err = fmt.Errorf("unpack %s: the link to %q leaves the project", rest, e.link)
+		}
+		below[rest] = e
+	}
+	s.dir, s.root, s.entries = filepath.Join(s.dir, top), root, below
+	if err != nil {
+		return err
+	}
+	return s.checkLinks()
+}
+
+// onlyFolder is the folder at the top of the project that has all the rest in it, "" when
+// there is none.
+func (s *Source) onlyFolder() string {
+	top := ""
+	for name, e := range s.entries {
+		first, _, below := strings.Cut(name, "/")
+		if top != "" && first != top || !below && !e.mode.IsDir() {
+			return ""
+		}
+		top = first
+	}
+	return top
+}
+
 // Close ends the use of the spooled files; removing them is the owner's business.
 func (s *Source) Close() error { return s.root.Close() }
 

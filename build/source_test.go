@@ -166,3 +166,43 @@ func TestContextHoldsWhatWasPushed(t *testing.T) {
 		t.Errorf("context (-want +got):\n%s", diff)
 	}
 }
+
+func TestFlatten(t *testing.T) {
+	dir := func(name string) tar.Header { return tar.Header{Name: name, Typeflag: tar.TypeDir, Mode: 0o755} }
+	link := func(name, to string) tar.Header {
+		return tar.Header{Name: name, Typeflag: tar.TypeSymlink, Linkname: to}
+	}
+	for what, c := range map[string]struct {
+		headers []tar.Header
+		want    []string
+		problem string
+	}{
+		"one folder":          {headers: []tar.Header{dir("hello-1.0/"), {Name: "hello-1.0/Dockerfile"}, {Name: "hello-1.0/app/run"}}, want: []string{"Dockerfile", "app/run"}},
+		"a folder not listed": {headers: []tar.Header{{Name: "x/Dockerfile"}}, want: []string{"Dockerfile"}},
+		"two folders":         {headers: []tar.Header{{Name: "a/x"}, {Name: "b/x"}}, want: []string{"a/x", "b/x"}},
+		"a file beside it":    {headers: []tar.Header{{Name: "a/x"}, {Name: "Dockerfile"}}, want: []string{"Dockerfile", "a/x"}},
+		"one file":            {headers: []tar.Header{{Name: "Dockerfile"}}, want: []string{"Dockerfile"}},
+		"links inside":        {headers: []tar.Header{{Name: "a/x"}, link("a/b/y", "../x")}, want: []string{"b/y", "x"}},
+		"a link out of it":    {headers: []tar.Header{{Name: "a/x"}, link("a/y", "../a")}, problem: "leaves the project"},
+	} {
+		src, err := Spool(archive(t, c.headers...), t.TempDir(), DefaultLimits())
+		if err != nil {
+			t.Fatal(what, err)
+		}
+		err = src.Flatten()
+		if c.problem == "" && err != nil || c.problem != "" && (err == nil || !strings.Contains(err.Error(), c.problem)) {
+			t.Errorf("%s: %v", what, err)
+		}
+		if diff := cmp.Diff(c.want, src.names()); c.problem == "" && diff != "" {
+			t.Errorf("%s (-want +got):\n%s", what, diff)
+		}
+		for _, name := range c.want {
+			if _, err := src.readFile(name, 10); err != nil {
+				t.Errorf("%s: %s: %v", what, name, err)
+			}
+		}
+		if err := src.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"mime"
 	"net/http"
+	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -45,7 +46,10 @@ type Config struct {
 	Builds     int    // builds at the same time; 2 when 0
 	WallTime   time.Duration
 	Limits     build.Limits // build.DefaultLimits when zero
-	Log        zerolog.Logger
+	// FetchFrom are private networks that projects may be fetched from; the public
+	// internet is always allowed.
+	FetchFrom []netip.Prefix
+	Log       zerolog.Logger
 }
 
 const (
@@ -53,7 +57,7 @@ const (
 	defaultWallTime = 6 * time.Hour
 )
 
-// Builder answers POST /v3/build.
+// Builder answers POST /v3/build, and with FromURL POST /v3/buildFromUrl.
 type Builder struct {
 	db       *model.DB
 	auth     Auth
@@ -62,6 +66,7 @@ type Builder struct {
 	parallel int
 	wallTime time.Duration
 	limits   build.Limits
+	fetcher  *fetcher
 	log      zerolog.Logger
 
 	slots   chan struct{}
@@ -97,7 +102,8 @@ func New(cfg Config) (*Builder, error) {
 	b := &Builder{
 		db: cfg.DB, auth: cfg.Auth, engine: eng, dir: cfg.Dir,
 		parallel: cfg.Parallel, wallTime: cfg.WallTime, limits: cfg.Limits, log: cfg.Log,
-		slots: make(chan struct{}, cfg.Builds), stopped: make(chan struct{}),
+		fetcher: newFetcher(cfg.FetchFrom, cfg.Limits.Compressed),
+		slots:   make(chan struct{}, cfg.Builds), stopped: make(chan struct{}),
 	}
 	b.stop = sync.OnceFunc(func() { close(b.stopped) })
 	return b, nil
@@ -165,12 +171,19 @@ func (b *Builder) registryToken(subject string, repositories []string, actions .
 
 // ServeHTTP takes one push. Who pushes and where is settled before the body is read.
 func (b *Builder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	b.serve(w, r, r.URL.Query().Get("slug"), func(dir string) (*build.Source, error) {
+		return build.Spool(r.Body, dir, b.limits)
+	})
+}
+
+// serve builds the project that take puts into a folder.
+func (b *Builder) serve(w http.ResponseWriter, r *http.Request, slug string, take func(dir string) (*build.Source, error)) {
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
 		refuseRequest(w, http.StatusMethodNotAllowed)
 		return
 	}
-	fleet, user, status := b.admit(r)
+	fleet, user, status := b.admit(r, slug)
 	if status != http.StatusOK {
 		refuseRequest(w, status)
 		return
@@ -211,9 +224,13 @@ func (b *Builder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}()
 	var spoolErr error
-	j.src, spoolErr = build.Spool(r.Body, dir, b.limits)
+	j.src, spoolErr = take(dir)
 	if errors.Is(spoolErr, build.ErrTooLarge) {
 		refuseRequest(w, http.StatusRequestEntityTooLarge)
+		return
+	}
+	if wrong, ok := errors.AsType[*answer.BodyError](spoolErr); ok {
+		answer.BadBody(w, wrong)
 		return
 	}
 	if j.opts.headless {
@@ -239,7 +256,7 @@ func failureStatus(err error) int {
 }
 
 // admit decides by the head of a request.
-func (b *Builder) admit(r *http.Request) (model.Fleet, caller, int) {
+func (b *Builder) admit(r *http.Request, slug string) (model.Fleet, caller, int) {
 	actor, err := b.auth.Authenticate(r)
 	switch {
 	case errors.Is(err, auth.ErrUnauthenticated):
@@ -251,7 +268,6 @@ func (b *Builder) admit(r *http.Request) (model.Fleet, caller, int) {
 		return model.Fleet{}, caller{}, http.StatusForbidden
 	}
 	user := caller{id: actor.ID, name: actor.Name, subject: actor.Name}
-	slug := r.URL.Query().Get("slug")
 	encoding := strings.ToLower(r.Header.Get("Content-Encoding"))
 	switch {
 	case slug == "":

@@ -57,6 +57,8 @@ type world struct {
 	engine  *hanging
 	builder *builder.Builder
 	fleet   model.Fleet
+
+	engineHost string
 }
 
 func newWorld(t *testing.T) *world {
@@ -66,9 +68,10 @@ func newWorld(t *testing.T) *world {
 	}}
 	engine := httptest.NewServer(w.engine)
 	t.Cleanup(engine.Close)
+	w.engineHost = strings.Replace(engine.URL, "http://", "tcp://", 1)
 	var err error
 	w.builder, err = builder.New(builder.Config{
-		DB: w.DB, Auth: w.Auth, EngineHost: strings.Replace(engine.URL, "http://", "tcp://", 1),
+		DB: w.DB, Auth: w.Auth, EngineHost: w.engineHost,
 		Dir: filepath.Join(t.TempDir(), "builds"), Log: zerolog.Nop(),
 		Limits: build.Limits{Compressed: 1 << 20, Uncompressed: 1 << 20, Entries: 100},
 	})

@@ -70,7 +70,7 @@ const (
 // endless says whether a request may take as long as it wants: it is watched
 // over where it is served.
 func (m middleware) endless(r *http.Request) bool {
-	return m.images || r.URL.Path == "/v3/build" || strings.HasSuffix(r.URL.Path, "/log-stream")
+	return m.images || r.URL.Path == "/v3/build" || r.URL.Path == "/v3/buildFromUrl" || strings.HasSuffix(r.URL.Path, "/log-stream")
 }
 
 // file says whether a request is about a file that has any size: it may take as

@@ -57,6 +57,9 @@ type Config struct {
 	// BuilderSecret lets builders outside of this process pull and push every
 	// image; none when empty.
 	BuilderSecret string
+	// FetchFrom are private networks from which projects to build may be fetched by
+	// URL, beside the public internet.
+	FetchFrom []netip.Prefix
 	// AssetLimit is the size in bytes of the largest file of a release;
 	// asset.DefaultLimit when 0.
 	AssetLimit int64
@@ -150,7 +153,7 @@ func (s *Server) wire(cfg Config, identity *auth.Auth) (err error) {
 		return err
 	}
 	if s.builder, err = builder.New(builder.Config{
-		DB: s.db, Auth: identity, EngineHost: cfg.Engine, Dir: filepath.Join(cfg.DataDir, "builds"), Log: s.log}); err != nil {
+		DB: s.db, Auth: identity, EngineHost: cfg.Engine, Dir: filepath.Join(cfg.DataDir, "builds"), FetchFrom: cfg.FetchFrom, Log: s.log}); err != nil {
 		return err
 	}
 	s.builds = s.builder
@@ -171,6 +174,7 @@ func (s *Server) wire(cfg Config, identity *auth.Auth) (err error) {
 	catalogue.New(catalogue.Config{DB: s.db, Auth: identity, URL: s.url, RegistryHost: s.registryHost}).Routes(mux)
 	page.Routes(mux)
 	mux.Handle("POST /v3/build", s.builder)
+	mux.HandleFunc("POST /v3/buildFromUrl", s.builder.FromURL)
 	mux.HandleFunc("GET /ready", s.ready)
 	mux.HandleFunc("GET /ping", func(w http.ResponseWriter, _ *http.Request) { answer.Text(w, http.StatusOK, "OK") })
 	mux.HandleFunc("GET /connectivity-check", func(w http.ResponseWriter, _ *http.Request) { answer.Empty(w, http.StatusNoContent) })

@@ -57,7 +57,7 @@ func run(m *testing.M) (code int) {
 		return fail(err)
 	}
 	defer os.RemoveAll(dir)
-	cloud, err := system.StartCloud(ctx, system.CloudConfig{Program: made.Cloud, Dir: dir, Engine: desk.Host})
+	cloud, err := system.StartCloud(ctx, system.CloudConfig{Program: made.Cloud, Dir: dir, Engine: desk.Host, Args: []string{"--fetch-from", "127.0.0.1/32"}})
 	if err != nil {
 		return fail(err)
 	}

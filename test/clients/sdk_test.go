@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,14 +33,15 @@ func (c called) String() string {
 	return fmt.Sprintf("%-60s %s", c.Call, c.Gives)
 }
 
-// sdk runs a story of testdata/sdk.js, and compares what the calls gave with the golden file.
-func (o *owner) sdk(story, fleet, uuid, commit string) {
+// sdk runs a story of testdata/sdk.js with more variables in its environment, and compares
+// what the calls gave with the golden file.
+func (o *owner) sdk(story, fleet, uuid, commit string, env ...string) {
 	o.Helper()
 	modules, err := filepath.Abs(peers)
 	o.must(err)
 	cmd := exec.CommandContext(o.Context(), filepath.Join(modules, ".bin", "node"), "testdata/sdk.js",
 		story, o.seen.URL+"/", set.token, set.cloud.Password, fleet, uuid, commit)
-	cmd.Env = append(cmd.Environ(), "NODE_PATH="+modules, "HOME="+o.dir)
+	cmd.Env = append(append(cmd.Environ(), "NODE_PATH="+modules, "HOME="+o.dir), env...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -69,6 +71,7 @@ func (o *owner) sdk(story, fleet, uuid, commit string) {
 var (
 	hex32 = regexp.MustCompile(`\b[0-9a-f]{32}\b`)
 	rowID = regexp.MustCompile(`not found: \d+`)
+	site  = regexp.MustCompile(`127\.0\.0\.1:\d+`)
 	date  = regexp.MustCompile(`20\d\d-\d\d-\d\dT[0-9:.]+Z`)
 )
 
@@ -76,6 +79,7 @@ var (
 func steady(text, uuid, commit, address string) string {
 	text = strings.NewReplacer(uuid, "UUID", commit, "COMMIT", address, "URL").Replace(text)
 	text = rowID.ReplaceAllString(hex32.ReplaceAllString(text, "HEX"), "not found: ID")
+	text = site.ReplaceAllString(text, "SITE")
 	return date.ReplaceAllString(text, "DATE")
 }
 
@@ -101,5 +105,22 @@ func sdkStory(t *testing.T) {
 	uuid := o.device(fleet, "5")
 	o.reports(uuid, `{"os_version": "balenaOS 6.0.0", "os_variant": "dev", "supervisor_version": "17.0.0", "ip_address": "10.0.0.9",
 		"mac_address": "00:11:22:33:44:55", "memory_usage": 100, "memory_total": 1000, "cpu_temp": 40}`)
-	o.sdk("idle", fleet, uuid, commit)
+	o.fleet("fetched")
+	o.sdk("idle", fleet, uuid, commit, "ARCHIVE="+o.site(o.project("packed", map[string]string{"web": "fetched"})))
+}
+
+// site serves a project as code hosts do, packed with its folder, and gives the address.
+func (o *owner) site(project string) string {
+	o.Helper()
+	packed, err := exec.CommandContext(o.Context(), "tar", "-czC", filepath.Dir(project), filepath.Base(project)).Output()
+	o.must(err)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/project.tar.gz" {
+			http.NotFound(w, r)
+			return
+		}
+		_, _ = w.Write(packed) // whoever asks sees that it is cut
+	}))
+	o.Cleanup(server.Close)
+	return server.URL + "/project.tar.gz"
 }

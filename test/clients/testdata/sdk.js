@@ -270,6 +270,20 @@ async function keys() {
 	await call('models.key.get', [key.id]);
 }
 
+// fromURL has the cloud fetch a project; ARCHIVE says where it is.
+async function fromURL() {
+	const url = process.env.ARCHIVE;
+	const id = await call('models.release.createFromUrl', ['admin/fetched', { url, shouldFlatten: true }], kind);
+	let status = 'running';
+	while (id && status === 'running') {
+		await new Promise((later) => setTimeout(later, 100));
+		({ status } = await models.release.get(id));
+	}
+	console.log(JSON.stringify({ call: 'models.release.get: when it is built', gives: status }));
+	await call('models.release.createFromUrl', ['admin/fetched', { url: url + '/nothing', shouldFlatten: true }]);
+	await call('models.release.createFromUrl', ['admin/fetched', { url: 'http://169.254.169.254/', shouldFlatten: true }]);
+}
+
 // live is what only a device that is connected answers.
 async function live() {
 	await call('auth.loginWithToken', [token]);
@@ -305,6 +319,7 @@ async function idle() {
 	await devices();
 	await pairsOfAll(service);
 	await keys();
+	await fromURL();
 }
 
 ({ idle, live })[story]().then(() => process.exit(0), (e) => {
