@@ -430,8 +430,11 @@ func (w *world) updated(c caller, r row, field string) bool {
 		return w.Do("POST", path+"/canAccess", c.credential, `{"action":"update"}`).Status == 200
 	}
 	value := fmt.Sprintf("changed_%d", r.id)
-	if field == "status" {
+	switch field {
+	case "status":
 		value = "Stopped"
+	case "email":
+		value += "@example.test"
 	}
 	a := w.Do("PATCH", path, c.credential, fmt.Sprintf(`{%q:%q}`, field, value))
 	changed := w.find(r.resource, `t.id = ? AND t."`+field+`" = ?`, r.id, value) != 0

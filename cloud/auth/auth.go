@@ -285,16 +285,14 @@ func (a *Auth) FirstLogin(ctx context.Context) (username, password string, err e
 	return "admin", password, nil
 }
 
-// AddUser makes a user with an organization of the same name and a random
-// password, which it returns, and makes it a member of one more organization
-// when a handle is given.
-func (a *Auth) AddUser(ctx context.Context, username, organization string) (password string, err error) {
+// AddUser makes a user with an organization of the same name and a random password,
+// which it returns. The user's PasswordHash is made here.
+func (a *Auth) AddUser(ctx context.Context, u model.NewUser) (password string, err error) {
 	password = NewSecret(20)
-	hash, err := a.hash(ctx, password)
-	if err != nil {
+	if u.PasswordHash, err = a.hash(ctx, password); err != nil {
 		return "", err
 	}
-	_, err = a.db.CreateUser(ctx, username, hash, organization)
+	_, err = a.db.AddUser(ctx, u)
 	return password, err
 }
 

@@ -57,38 +57,75 @@ func (db *DB) UserByID(ctx context.Context, id int64) (User, error) {
 
 var handleRule = regexp.MustCompile(`^[a-z0-9_]{1,73}$`)
 
-// CreateUser adds a user and an organization of the same name of which the
-// user is the only member, and makes it a member of the organizations with the
-// given handles ("" is none). The password must be hashed already.
+// NewUser describes a person who may log in.
+type NewUser struct {
+	Username     string
+	Email        string // empty: none
+	PasswordHash string
+	// Organizations are the handles of those that the user becomes a member of, beside
+	// its own; "" is none.
+	Organizations []string
+}
+
+// CreateUser is AddUser without an e-mail address.
 func (db *DB) CreateUser(ctx context.Context, username, passwordHash string, handles ...string) (User, error) {
-	if !handleRule.MatchString(username) || username == "root" {
-		return User{}, invalid("username", "A user name is 1 to 73 lower-case letters, digits or underscores, and not root.")
+	return db.AddUser(ctx, NewUser{Username: username, PasswordHash: passwordHash, Organizations: handles})
+}
+
+// AddUser adds a user and an organization of the same name of which the user is the only
+// member, and makes it a member of others. Errors: *ConflictError when name or address
+// are somebody else's, ErrNotFound for an unknown organization.
+func (db *DB) AddUser(ctx context.Context, n NewUser) (User, error) {
+	if err := checkUsername(n.Username); err != nil {
+		return User{}, err
 	}
-	u := User{Username: username, PasswordHash: passwordHash, JWTSecret: randomHex(16)}
+	if n.Email != "" {
+		if err := checkEmail(n.Email); err != nil {
+			return User{}, err
+		}
+	}
+	u := User{Username: n.Username, Email: n.Email, PasswordHash: n.PasswordHash, JWTSecret: randomHex(16)}
 	err := db.update(ctx, func(t *txn) error {
 		u.CreatedAt = t.now.Truncate(time.Millisecond)
 		var err error
 		if u.Actor, err = t.newActor(ctx); err != nil {
 			return err
 		}
-		if u.ID, err = t.insert(ctx, `INSERT INTO "user" (created_at, actor, username, password, jwt_secret) VALUES (?, ?, ?, ?, ?)`,
-			millis(t.now), u.Actor, u.Username, u.PasswordHash, u.JWTSecret); err != nil {
-			return conflictOn(err, "username")
-		}
-		by := itself()
-		if err := t.auditUser(ctx, &write{by: by, verb: access.Create, id: u.ID, set: Values{"username": u.Username, "actor": u.Actor, "password": PasswordHash("")}}); err != nil {
+		if u.ID, err = t.insertUser(ctx, u); err != nil {
 			return err
 		}
-		org, err := t.create(ctx, by, "organization", Values{"name": username, "handle": username})
+		by, set := itself(), Values{"username": u.Username, "actor": u.Actor, "password": PasswordHash("")}
+		if u.Email != "" {
+			set["email"] = u.Email
+		}
+		if err := t.auditUser(ctx, &write{by: by, verb: access.Create, id: u.ID, set: set}); err != nil {
+			return err
+		}
+		org, err := t.create(ctx, by, "organization", Values{"name": u.Username, "handle": u.Username})
 		if err != nil {
 			return err
 		}
-		if err := t.joinOthers(ctx, u, handles); err != nil {
+		if err := t.joinOthers(ctx, u, n.Organizations); err != nil {
 			return err
 		}
 		return t.join(ctx, u.ID, org)
 	})
 	return u, err
+}
+
+func (t *txn) insertUser(ctx context.Context, u User) (int64, error) {
+	if u.Email != "" {
+		taken, err := t.exists(ctx, `SELECT 1 FROM "user" WHERE email = ?`, u.Email)
+		if err == nil && taken {
+			err = &ConflictError{Fields: []string{"email"}}
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	id, err := t.insert(ctx, `INSERT INTO "user" (created_at, actor, username, email, password, jwt_secret) VALUES (?, ?, ?, ?, ?, ?)`,
+		millis(t.now), u.Actor, u.Username, text(u.Email), u.PasswordHash, u.JWTSecret)
+	return id, conflictOn(err, "username")
 }
 
 // joinOthers makes a user a member of the organizations with the given handles.

@@ -3,8 +3,10 @@ package model
 import (
 	"context"
 	"fmt"
+	"net/mail"
 	"regexp"
 	"strings"
+	"unicode/utf8"
 
 	"deckhand/cloud/access"
 )
@@ -25,8 +27,13 @@ func userRules() rules {
 		secret:   "password",
 		lengths:  map[string][2]int{"username": {1, 73}, "email": {5, 254}},
 		update: func(_ context.Context, _ *txn, w *write) error {
-			if w.changes("username") && (!handleRule.MatchString(w.text("username")) || w.text("username") == "root") {
-				return invalid("username", "A user name is 1 to 73 lower-case letters, digits or underscores, and not root.")
+			if w.changes("username") {
+				if err := checkUsername(w.text("username")); err != nil {
+					return err
+				}
+			}
+			if w.changes("email") && w.text("email") != "" {
+				return checkEmail(w.text("email"))
 			}
 			return nil
 		},
@@ -39,6 +46,22 @@ func userRules() rules {
 			return err
 		},
 	}
+}
+
+func checkUsername(name string) error {
+	if !handleRule.MatchString(name) || name == "root" {
+		return invalid("username", "A user name is 1 to 73 lower-case letters, digits or underscores, and not root.")
+	}
+	return nil
+}
+
+// checkEmail wants one address without a name. It has an @, so no user name is one.
+func checkEmail(email string) error {
+	at, err := mail.ParseAddress(email)
+	if n := utf8.RuneCountInString(email); err != nil || at.Address != email || n < 5 || n > 254 {
+		return invalid("email", "An e-mail address is like me@example.com, with 5 to 254 characters.")
+	}
+	return nil
 }
 
 func publicKeyRules() rules {

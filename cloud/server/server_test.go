@@ -204,23 +204,27 @@ func TestSeveralUsersAndOrganizations(t *testing.T) {
 
 	users := openUsers(t, dir)
 	logins := map[string]string{}
-	for name, organization := range map[string]string{"eve": "admin", "mallory": ""} {
-		password, err := users.Add(t.Context(), name, organization)
+	for name, rest := range map[string][2]string{"eve": {"eve@example.test", "admin"}, "mallory": {"", ""}} {
+		password, err := users.Add(t.Context(), name, rest[0], rest[1])
 		if err != nil {
 			t.Fatal(err)
 		}
 		logins[name] = password
 	}
-	for _, wrong := range [][2]string{{"eve", ""}, {"Eve", ""}, {"carol", "nobodys"}} {
-		if _, err := users.Add(t.Context(), wrong[0], wrong[1]); err == nil {
-			t.Errorf("user %v was added", wrong)
+	for _, wrong := range [][4]string{
+		{"eve", "", "", `"username" must be unique`}, {"Eve", "", "", "lower-case letters"}, {"carol", "", "nobodys", "nobodys"},
+		{"carol", "eve@example.test", "", `"email" must be unique`}, {"carol", "carol", "", "me@example.com"},
+		{"carol", "Carol <c@example.test>", "", "me@example.com"}, {"carol", "a@b", "", "me@example.com"},
+	} {
+		if _, err := users.Add(t.Context(), wrong[0], wrong[1], wrong[2]); err == nil || !strings.Contains(err.Error(), wrong[3]) {
+			t.Errorf("user %v: %v", wrong, err)
 		}
 	}
 	people, err := users.List(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]server.Person{{"admin", []string{"admin"}}, {"eve", []string{"admin", "eve"}}, {"mallory", []string{"mallory"}}}, people); diff != "" {
+	if diff := cmp.Diff([]server.Person{{"admin", "", []string{"admin"}}, {"eve", "eve@example.test", []string{"admin", "eve"}}, {"mallory", "", []string{"mallory"}}}, people); diff != "" {
 		t.Error(diff)
 	}
 	if err := users.Delete(t.Context(), "mallory"); err != nil {
@@ -234,7 +238,10 @@ func TestSeveralUsersAndOrganizations(t *testing.T) {
 	if status, _, _ := do(t, http.DefaultClient, "POST", again.URL()+"/login_", "", `{"username":"mallory","password":"`+logins["mallory"]+`"}`); status != 401 {
 		t.Errorf("a deleted user logs in: %d", status)
 	}
-	eve := login(t, again, server.Login{Username: "eve", Password: logins["eve"]})
+	eve := login(t, again, server.Login{Username: "eve@example.test", Password: logins["eve"]})
+	if _, text, _ := do(t, http.DefaultClient, "GET", again.URL()+"/actor/v1/whoami", eve, ""); !strings.Contains(text, `"username":"eve","email":"eve@example.test"`) {
+		t.Errorf("eve is %s", text)
+	}
 	if _, text, _ := do(t, http.DefaultClient, "GET", again.URL()+"/v7/application?$select=slug", eve, ""); text != `{"d":[{"slug":"admin/garden"}]}` {
 		t.Errorf("a member sees %s", text)
 	}

@@ -39,7 +39,7 @@ func (u *Users) Close() error { return u.db.Close() }
 
 // Person is a user and the handles of the organizations that it is a member of.
 type Person struct {
-	Name          string
+	Name, Email   string
 	Organizations []string
 }
 
@@ -55,16 +55,16 @@ func (u *Users) List(ctx context.Context) ([]Person, error) {
 		if err != nil {
 			return nil, fmt.Errorf("list users: %w", err)
 		}
-		people[i] = Person{user.Username, handles}
+		people[i] = Person{user.Username, user.Email, handles}
 	}
 	return people, nil
 }
 
 // Add makes a user with an organization of the same name, a member of another
 // one as well when that is given, and returns the password, which is stored
-// nowhere in clear text.
-func (u *Users) Add(ctx context.Context, name, organization string) (password string, err error) {
-	password, err = u.auth.AddUser(ctx, name, organization)
+// nowhere in clear text. Who has an e-mail address may log in with it.
+func (u *Users) Add(ctx context.Context, name, email, organization string) (password string, err error) {
+	password, err = u.auth.AddUser(ctx, model.NewUser{Username: name, Email: email, Organizations: []string{organization}})
 	if err != nil {
 		return "", fmt.Errorf("add user %s: %w", name, err)
 	}

@@ -43,12 +43,13 @@ func showLogin(w io.Writer, user, password string) error {
 type addUserCmd struct {
 	place
 	User         string `arg:"" help:"Name: lower-case letters, digits, underscores."`
+	Email        string `placeholder:"ADDRESS" help:"E-mail address, with which the user may log in, too."`
 	Organization string `placeholder:"HANDLE" help:"Make the user a member of this organization, too."`
 }
 
 func (c *addUserCmd) Run(ctx context.Context) error {
 	return c.with(ctx, func(users *server.Users) error {
-		password, err := users.Add(ctx, c.User, c.Organization)
+		password, err := users.Add(ctx, c.User, c.Email, c.Organization)
 		if err != nil {
 			return err
 		}
@@ -65,9 +66,9 @@ func (c *listUsersCmd) Run(ctx context.Context) error {
 			return err
 		}
 		w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(w, "USER\tORGANIZATIONS")
+		fmt.Fprintln(w, "USER\tE-MAIL\tORGANIZATIONS")
 		for _, p := range people {
-			fmt.Fprintf(w, "%s\t%s\n", p.Name, strings.Join(p.Organizations, ", "))
+			fmt.Fprintf(w, "%s\t%s\t%s\n", p.Name, p.Email, strings.Join(p.Organizations, ", "))
 		}
 		return w.Flush()
 	})
