@@ -65,7 +65,7 @@ func assetRules() rules {
 		lengths:  map[string][2]int{"asset_key": {1, 1000}},
 		create:   storedAsset,
 		update:   storedAsset,
-		after:    afterAsset,
+		after:    each(afterAsset),
 	}
 }
 

@@ -34,11 +34,20 @@ type rules struct {
 	// create, update and remove run before the row is inserted, changed, or
 	// deleted. They check it, and complete w.set.
 	create, update, remove hook
-	// after runs when the row is written, for what follows from it elsewhere.
-	after hook
+	// after runs when rows are written, for what follows from it elsewhere.
+	after hooks
+	// together says that no row is judged by others of its resource: all rows of a
+	// request are checked before the first one is written. Otherwise one row after
+	// the other is written, and after gets one at a time.
+	together bool
 }
 
-type hook func(ctx context.Context, t *txn, w *write) error
+type (
+	// hook is what a rule does with one row.
+	hook func(ctx context.Context, t *txn, w *write) error
+	// hooks are what it does with rows that are written together: one at least.
+	hooks func(ctx context.Context, t *txn, rows []*write) error
+)
 
 // ruleBook has the rules of each resource that can be written. Each entry is in
 // the file of its subject: rules_<subject>.go. It is a function and no variable

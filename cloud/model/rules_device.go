@@ -2,7 +2,9 @@ package model
 
 import (
 	"context"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
 
 	"deckhand/cloud/access"
@@ -25,7 +27,9 @@ func deviceRules() rules {
 		create: newDevice,
 		update: changedDevice,
 		remove: leavingDevice,
-		after:  afterDevice,
+		after:  afterDevices,
+		// Devices refer to each other, but decide nothing for each other.
+		together: true,
 	}
 }
 
@@ -96,13 +100,17 @@ func changedDevice(ctx context.Context, t *txn, w *write) error {
 	return t.followVersions(ctx, w)
 }
 
+// runnableOn asks whether a fleet may run a release.
+type runnableOn struct{ release, fleet int64 }
+
 // checkPin refuses a release that the device could never run.
 func (t *txn) checkPin(ctx context.Context, w *write) error {
 	pin := w.ref("is_pinned_on__release")
 	if pin == 0 || !w.changes("is_pinned_on__release", "belongs_to__application") {
 		return nil
 	}
-	ok, err := t.runnable(ctx, pin, w.ref("belongs_to__application"))
+	target := runnableOn{pin, w.ref("belongs_to__application")}
+	ok, err := fact(w, target, func() (bool, error) { return t.runnable(ctx, target.release, target.fleet) })
 	if err == nil && !ok {
 		err = invalid("is_pinned_on__release", "A device can only be pinned on a successful release of its own fleet.")
 	}
@@ -116,25 +124,37 @@ func (t *txn) movable(ctx context.Context, w *write) error {
 	if fleet == 0 {
 		return nil
 	}
-	table, _ := ResourceNamed("application")
-	seen, err := t.may(ctx, w.by.Caller, table, access.Read, fleet)
+	to, err := fact(w, destination(fleet), func() (fleetType, error) { return t.destination(ctx, w.by, fleet) })
 	if err != nil {
 		return err
 	}
-	seen = seen || w.by.cloud
-	if !seen {
-		return &MissingError{Reason: "Application doesn't exist or you have no access to it."}
-	}
-	var wanted, name string
-	if err := t.QueryRowContext(ctx, `
-		SELECT coalesce(y.needs__os_version_range, ''), y.name FROM application a JOIN application_type y ON y.id = a.application_type
-		WHERE a.id = ?`, fleet).Scan(&wanted, &name); err != nil {
-		return err
-	}
-	if os := w.text("os_version"); !inRange(os, wanted) {
-		return &RefusedError{Reason: "The device runs " + os + "; fleets of type " + name + " need an operating system " + wanted + "."}
+	if os := w.text("os_version"); !inRange(os, to.os) {
+		return &RefusedError{Reason: "The device runs " + os + "; fleets of type " + to.name + " need an operating system " + to.os + "."}
 	}
 	return nil
+}
+
+// destination asks about a fleet that devices are moved to.
+type destination int64
+
+// fleetType is a kind of fleets, with the range of operating systems that it needs.
+type fleetType struct{ os, name string }
+
+func (t *txn) destination(ctx context.Context, by writer, fleet int64) (to fleetType, err error) {
+	table, _ := ResourceNamed("application")
+	seen := by.cloud
+	if !seen {
+		if seen, err = t.may(ctx, by.Caller, table, access.Read, fleet); err != nil {
+			return to, err
+		}
+	}
+	if !seen {
+		return to, &MissingError{Reason: "Application doesn't exist or you have no access to it."}
+	}
+	err = t.QueryRowContext(ctx, `
+		SELECT coalesce(y.needs__os_version_range, ''), y.name FROM application a JOIN application_type y ON y.id = a.application_type
+		WHERE a.id = ?`, fleet).Scan(&to.os, &to.name)
+	return to, err
 }
 
 func leavingDevice(_ context.Context, t *txn, w *write) error {
@@ -142,40 +162,57 @@ func leavingDevice(_ context.Context, t *txn, w *write) error {
 	return nil
 }
 
-func afterDevice(ctx context.Context, t *txn, w *write) error {
-	switch {
-	case w.verb == access.Delete:
-		return t.dropActor(ctx, w.was["actor"])
-	case w.verb == access.Create:
-		return t.installServices(ctx, `d.id = ?`, w.id)
-	case len(w.set) == 0:
-		return nil
+func afterDevices(ctx context.Context, t *txn, rows []*write) error {
+	switch rows[0].verb {
+	case access.Delete:
+		return t.dropActors(ctx, refsOf(rows, "actor"))
+	case access.Create:
+		return t.installOn(ctx, idsOf(rows, nil))
 	}
-	if w.changes("belongs_to__application") {
-		if err := t.leaveFleet(ctx, w); err != nil {
-			return err
+	if err := t.leaveFleets(ctx, rows); err != nil {
+		return err
+	}
+	if err := t.installOn(ctx, idsOf(rows, func(w *write) bool { return w.changes("belongs_to__application", "is_pinned_on__release") })); err != nil {
+		return err
+	}
+	for _, w := range rows {
+		if w.changes("belongs_to__application", "is_pinned_on__release", "device_name", "is_frozen",
+			"should_be_operated_by__release", "should_be_managed_by__release") {
+			t.announce(Topic{DeviceTarget, w.id})
 		}
-	}
-	if w.changes("belongs_to__application", "is_pinned_on__release") {
-		if err := t.installServices(ctx, `d.id = ?`, w.id); err != nil {
-			return err
-		}
-	}
-	if w.changes("belongs_to__application", "is_pinned_on__release", "device_name", "is_frozen",
-		"should_be_operated_by__release", "should_be_managed_by__release") {
-		t.announce(Topic{DeviceTarget, w.id})
 	}
 	return nil
 }
 
-// leaveFleet clears what the device had of its old fleet.
-func (t *txn) leaveFleet(ctx context.Context, w *write) error {
-	if _, err := t.ExecContext(ctx, `UPDATE image_install SET status = 'deleted', download_progress = NULL WHERE device = ? AND status <> 'deleted'`, w.id); err != nil {
-		return err
+// leaveFleets clears what devices had of their old fleets.
+func (t *txn) leaveFleets(ctx context.Context, rows []*write) error {
+	left := map[int64][]int64{}
+	for _, w := range rows {
+		if w.changes("belongs_to__application") {
+			fleet, _ := w.was["belongs_to__application"].(int64)
+			left[fleet] = append(left[fleet], w.id)
+		}
 	}
-	_, err := t.ExecContext(ctx, `
-		DELETE FROM service_install WHERE device = ? AND installs__service IN (SELECT id FROM service WHERE application = ?)`, w.id, w.was["belongs_to__application"])
-	return err
+	for _, fleet := range slices.Sorted(maps.Keys(left)) {
+		devices := t.among("device", left[fleet])
+		if _, err := t.ExecContext(ctx, `UPDATE image_install SET status = 'deleted', download_progress = NULL WHERE `+devices.SQL+` AND status <> 'deleted'`, devices.Args...); err != nil {
+			return err
+		}
+		if _, err := t.ExecContext(ctx, `
+			DELETE FROM service_install WHERE `+devices.SQL+` AND installs__service IN (SELECT id FROM service WHERE application = ?)`, append(devices.Args, fleet)...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// installOn makes the missing service installs of devices.
+func (t *txn) installOn(ctx context.Context, ids []int64) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	devices := t.among("d.id", ids)
+	return t.installServices(ctx, devices.SQL, devices.Args...)
 }
 
 func imageInstallRules() rules {
@@ -187,18 +224,22 @@ func imageInstallRules() rules {
 			w.put("install_date", t.now)
 			return nil
 		},
+		together: true,
 	}
 }
 
 func serviceInstallRules() rules {
-	return rules{required: "device installs__service", fixed: "device installs__service", after: tellDeviceOfInstall}
+	return rules{required: "device installs__service", fixed: "device installs__service", after: tellDevicesOfInstalls, together: true}
 }
 
-// tellDeviceOfInstall: only with its variables does an install decide anything,
+// tellDevicesOfInstalls: only with its variables does an install decide anything,
 // and they go with it.
-func tellDeviceOfInstall(_ context.Context, t *txn, w *write) error {
-	if w.verb == access.Delete {
-		t.announce(Topic{DeviceTarget, w.ref("device")})
+func tellDevicesOfInstalls(_ context.Context, t *txn, rows []*write) error {
+	if rows[0].verb != access.Delete {
+		return nil
+	}
+	for _, device := range refsOf(rows, "device") {
+		t.announce(Topic{DeviceTarget, device})
 	}
 	return nil
 }

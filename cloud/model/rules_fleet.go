@@ -19,7 +19,7 @@ func fleetRules() rules {
 		create:   newFleet,
 		update:   changedFleet,
 		remove:   leavingFleet,
-		after:    afterFleet,
+		after:    each(afterFleet),
 	}
 }
 
@@ -156,18 +156,15 @@ func leavingFleet(ctx context.Context, t *txn, w *write) error {
 	if _, err := t.ExecContext(ctx, `DELETE FROM device WHERE belongs_to__application = ?`, w.id); err != nil {
 		return err
 	}
-	for _, actor := range actors {
-		if err := t.dropActor(ctx, actor); err != nil {
-			return err
-		}
-	}
-	return nil
+	return t.dropActors(ctx, actors)
 }
 
-// dropActor removes an actor with its API keys.
-func (t *txn) dropActor(ctx context.Context, actor any) error {
-	_, err := t.ExecContext(ctx, `DELETE FROM actor WHERE id = ?`, actor)
-	return err
+// dropActors removes actors with their API keys.
+func (t *txn) dropActors(ctx context.Context, actors []int64) error {
+	if len(actors) == 0 {
+		return nil
+	}
+	return t.deleteRows(ctx, "actor", actors)
 }
 
 func afterFleet(ctx context.Context, t *txn, w *write) error {
@@ -175,7 +172,7 @@ func afterFleet(ctx context.Context, t *txn, w *write) error {
 	case access.Create:
 		return nil
 	case access.Delete:
-		return t.dropActor(ctx, w.was["actor"])
+		return t.dropActors(ctx, []int64{w.ref("actor")})
 	}
 	// A release may have ended since the client looked for the latest one.
 	if w.asked["should_track_latest_release"] && w.asked["should_be_running__release"] && w.flag("should_track_latest_release") {
@@ -232,8 +229,11 @@ func profileRules() rules {
 		required: "application on__application activates__profile_name",
 		fixed:    "application on__application",
 		lengths:  map[string][2]int{"activates__profile_name": {2, 100}},
-		after: func(ctx context.Context, t *txn, w *write) error {
-			t.announce(Topic{FleetTarget, w.ref("application")})
+		together: true,
+		after: func(_ context.Context, t *txn, rows []*write) error {
+			for _, fleet := range refsOf(rows, "application") {
+				t.announce(Topic{FleetTarget, fleet})
+			}
 			return nil
 		},
 	}

@@ -37,14 +37,14 @@ func userRules() rules {
 			}
 			return nil
 		},
-		after: func(ctx context.Context, t *txn, w *write) error {
+		after: each(func(ctx context.Context, t *txn, w *write) error {
 			if w.verb != access.Update || !w.changes("username", "password") {
 				return nil
 			}
 			// Another secret ends all sessions of the user.
 			_, err := t.ExecContext(ctx, `UPDATE "user" SET jwt_secret = ? WHERE id = ?`, randomHex(16), w.id)
 			return err
-		},
+		}),
 	}
 }
 
@@ -88,7 +88,7 @@ func organizationRules() rules {
 		},
 		update: func(_ context.Context, _ *txn, w *write) error { return checkHandle(w.text("handle")) },
 		remove: emptyOrganization,
-		after:  afterOrganization,
+		after:  each(afterOrganization),
 	}
 }
 

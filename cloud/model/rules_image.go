@@ -22,12 +22,12 @@ func imageRules() rules {
 		},
 		update: func(_ context.Context, _ *txn, w *write) error { return checkImage(w) },
 		remove: func(ctx context.Context, t *txn, w *write) error { return t.tellImage(ctx, w.id) },
-		after: func(ctx context.Context, t *txn, w *write) error {
+		after: each(func(ctx context.Context, t *txn, w *write) error {
 			if w.verb == access.Update && w.changes("content_hash", "contract") {
 				return t.tellImage(ctx, w.id)
 			}
 			return nil
-		},
+		}),
 	}
 }
 
@@ -42,9 +42,9 @@ func releaseImageRules() rules {
 	return rules{
 		required: "image is_part_of__release",
 		fixed:    "image is_part_of__release",
-		after: func(ctx context.Context, t *txn, w *write) error {
+		after: each(func(ctx context.Context, t *txn, w *write) error {
 			return t.tellRelease(ctx, w.ref("is_part_of__release"))
-		},
+		}),
 	}
 }
 
@@ -56,12 +56,12 @@ func imagePartRules(name string, longestName, longestValue int) rules {
 		fixed:    "release_image",
 		lengths:  map[string][2]int{name: {1, longestName}, "value": {0, longestValue}},
 		secret:   map[string]string{"name": "value"}[name],
-		after: func(ctx context.Context, t *txn, w *write) error {
-			if len(w.set) == 0 && w.verb == access.Update {
+		after: each(func(ctx context.Context, t *txn, w *write) error {
+			if w.idle() {
 				return nil
 			}
 			return t.tellReleaseOf(ctx, w.ref("release_image"))
-		},
+		}),
 	}
 }
 
@@ -70,9 +70,9 @@ func imageProfileRules() rules {
 		required: "release_image profile_name",
 		fixed:    "release_image",
 		lengths:  map[string][2]int{"profile_name": {2, 100}},
-		after: func(ctx context.Context, t *txn, w *write) error {
+		after: each(func(ctx context.Context, t *txn, w *write) error {
 			return t.tellReleaseOf(ctx, w.ref("release_image"))
-		},
+		}),
 	}
 }
 
@@ -82,12 +82,12 @@ func serviceRules() rules {
 		fixed:    "application",
 		lengths:  map[string][2]int{"service_name": {1, 63}},
 		remove:   func(ctx context.Context, t *txn, w *write) error { return t.tellService(ctx, w.id) },
-		after: func(ctx context.Context, t *txn, w *write) error {
+		after: each(func(ctx context.Context, t *txn, w *write) error {
 			if w.verb == access.Update && w.changes("service_name") {
 				return t.tellService(ctx, w.id)
 			}
 			return nil
-		},
+		}),
 	}
 }
 
@@ -96,11 +96,11 @@ func serviceLabelRules() rules {
 		required: "service label_name value",
 		fixed:    "service",
 		lengths:  map[string][2]int{"label_name": {1, 1000}, "value": {0, 300}},
-		after: func(ctx context.Context, t *txn, w *write) error {
-			if len(w.set) == 0 && w.verb == access.Update {
+		after: each(func(ctx context.Context, t *txn, w *write) error {
+			if w.idle() {
 				return nil
 			}
 			return t.tellService(ctx, w.ref("service"))
-		},
+		}),
 	}
 }

@@ -27,7 +27,7 @@ func releaseRules() rules {
 		create: newRelease,
 		update: changedRelease,
 		remove: leavingRelease,
-		after:  afterRelease,
+		after:  each(afterRelease),
 	}
 }
 

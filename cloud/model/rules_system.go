@@ -93,7 +93,7 @@ func (t *txn) followOS(ctx context.Context, w *write) error {
 		return nil
 	}
 	if target := w.ref("should_be_operated_by__release"); target != 0 {
-		has, err := t.releaseVersion(ctx, target)
+		has, err := t.releaseVersion(ctx, w, target)
 		if err != nil || !has.before(reported) {
 			return err
 		}
@@ -154,11 +154,22 @@ func (t *txn) found(ctx context.Context, query string, args ...any) (int64, erro
 	return id, err
 }
 
-func (t *txn) releaseVersion(ctx context.Context, release int64) (version, error) {
-	var v version
-	err := t.QueryRowContext(ctx, `SELECT semver_major, semver_minor, semver_patch, semver_prerelease, revision FROM release WHERE id = ?`, release).
-		Scan(&v.Major, &v.Minor, &v.Patch, &v.Prerelease, &v.Revision)
-	return v, err
+// What is asked about releases of the operating system and the supervisor.
+type (
+	versionOfRelease int64
+	manageableBy     int64
+	operableBy       struct {
+		release int64
+		user    bool
+	}
+)
+
+func (t *txn) releaseVersion(ctx context.Context, w *write, release int64) (version, error) {
+	return fact(w, versionOfRelease(release), func() (v version, err error) {
+		err = t.QueryRowContext(ctx, `SELECT semver_major, semver_minor, semver_patch, semver_prerelease, revision FROM release WHERE id = ?`, release).
+			Scan(&v.Major, &v.Minor, &v.Patch, &v.Prerelease, &v.Revision)
+		return v, err
+	})
 }
 
 // checkSystemTargets refuses what would take a device back.
@@ -176,16 +187,18 @@ func (t *txn) checkSystemTargets(ctx context.Context, w *write) error {
 
 func (t *txn) operable(ctx context.Context, w *write, release int64) error {
 	user := w.by.Role == access.User || w.by.Role == access.UserKey
-	ok, err := t.exists(ctx, `
-		SELECT 1 FROM release r JOIN application a ON a.id = r.belongs_to__application
-		WHERE r.id = ? AND r.status = 'success' AND a.is_host = TRUE AND (r.is_invalidated = FALSE OR ? = FALSE)`, release, user)
+	ok, err := fact(w, operableBy{release, user}, func() (bool, error) {
+		return t.exists(ctx, `
+			SELECT 1 FROM release r JOIN application a ON a.id = r.belongs_to__application
+			WHERE r.id = ? AND r.status = 'success' AND a.is_host = TRUE AND (r.is_invalidated = FALSE OR ? = FALSE)`, release, user)
+	})
 	if err != nil {
 		return err
 	}
 	if !ok {
 		return invalid("should_be_operated_by__release", "Could not find a hostapp release with this ID %d", release)
 	}
-	wanted, err := t.releaseVersion(ctx, release)
+	wanted, err := t.releaseVersion(ctx, w, release)
 	if runs, known := systemVersion(w.text("os_version")); err == nil && known && wanted.before(runs) {
 		return invalid("should_be_operated_by__release", "Attempt to downgrade hostapp, which is not allowed")
 	}
@@ -193,7 +206,9 @@ func (t *txn) operable(ctx context.Context, w *write, release int64) error {
 }
 
 func (t *txn) manageable(ctx context.Context, w *write, release int64) error {
-	ok, err := t.exists(ctx, `SELECT 1 FROM release WHERE id = ? AND is_invalidated = FALSE`, release)
+	ok, err := fact(w, manageableBy(release), func() (bool, error) {
+		return t.exists(ctx, `SELECT 1 FROM release WHERE id = ? AND is_invalidated = FALSE`, release)
+	})
 	if err != nil {
 		return err
 	}
@@ -204,11 +219,11 @@ func (t *txn) manageable(ctx context.Context, w *write, release int64) error {
 	if has == 0 {
 		return nil
 	}
-	now, err := t.releaseVersion(ctx, has)
+	now, err := t.releaseVersion(ctx, w, has)
 	if err != nil {
 		return err
 	}
-	wanted, err := t.releaseVersion(ctx, release)
+	wanted, err := t.releaseVersion(ctx, w, release)
 	if err == nil && wanted.before(now) {
 		err = invalid("should_be_managed_by__release", "Attempt to downgrade supervisor, which is not allowed")
 	}

@@ -3,10 +3,9 @@ package model
 import (
 	"context"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode"
-
-	"deckhand/cloud/access"
 )
 
 const (
@@ -26,6 +25,7 @@ func variableRules(kind VariableKind) rules {
 		create:   check,
 		update:   check,
 		after:    kind.tell,
+		together: true,
 	}
 }
 
@@ -65,12 +65,24 @@ func (k VariableKind) check(w *write) error {
 	return nil
 }
 
-// tell announces the variable to the devices that get it.
-func (k VariableKind) tell(ctx context.Context, t *txn, w *write) error {
-	if w.verb == access.Update && len(w.set) == 0 {
-		return nil
+// tell announces the variables to the devices that get them.
+func (k VariableKind) tell(ctx context.Context, t *txn, rows []*write) error {
+	rows = slices.DeleteFunc(slices.Clone(rows), (*write).idle)
+	parents := refsOf(rows, k.Parent())
+	if k == DeviceServiceEnvironment {
+		installs := t.among("id", parents)
+		return t.tellDevices(ctx, `SELECT device FROM service_install WHERE `+installs.SQL, installs.Args...)
 	}
-	parent := w.ref(k.Parent())
+	for _, parent := range parents {
+		if err := k.tellOf(ctx, t, parent); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tellOf announces variables of a fleet, a service or a device.
+func (k VariableKind) tellOf(ctx context.Context, t *txn, parent int64) error {
 	switch k {
 	case FleetConfig:
 		t.announce(Topic{FleetTarget, parent})
@@ -80,9 +92,7 @@ func (k VariableKind) tell(ctx context.Context, t *txn, w *write) error {
 		return t.tellService(ctx, parent)
 	case DeviceConfig, DeviceEnvironment:
 		t.announce(Topic{DeviceTarget, parent})
-	case DeviceServiceEnvironment:
-		return t.tellDevices(ctx, `SELECT device FROM service_install WHERE id = ?`, parent)
-	case BuildEnvironment: // only builds read it
+	case DeviceServiceEnvironment, BuildEnvironment: // of installs; only builds read it
 	}
 	return nil
 }
@@ -107,6 +117,7 @@ func tagRules(parent string, longestKey, longestValue int) rules {
 		lengths:  map[string][2]int{"tag_key": {1, longestKey}, "value": {0, longestValue}},
 		create:   check,
 		update:   check,
+		together: true,
 	}
 }
 

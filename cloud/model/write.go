@@ -104,6 +104,7 @@ type write struct {
 	set  Values // what is set; empty when the row goes
 	// asked are the fields that the caller named; rules may have added others.
 	asked map[string]bool
+	facts facts
 }
 
 func names(v Values) map[string]bool {
@@ -140,6 +141,9 @@ func (w *write) changes(fields ...string) bool {
 		return ok && !same(v, w.was[f])
 	})
 }
+
+// idle says that the row stays as it is.
+func (w *write) idle() bool { return w.verb == access.Update && len(w.set) == 0 }
 
 func same(a, b any) bool {
 	if x, ok := a.(time.Time); ok {
@@ -189,16 +193,7 @@ func (t *txn) create(ctx context.Context, by writer, resource string, v Values) 
 	if w.id, err = t.insertRow(ctx, table, w.set); err != nil {
 		return 0, err
 	}
-	if rule.after != nil {
-		if err := rule.after(ctx, t, w); err != nil {
-			return 0, err
-		}
-	}
-	if err := t.permitted(ctx, table, w); err != nil {
-		return 0, err
-	}
-	t.announce(OverviewTopic())
-	return w.id, t.audit(ctx, table, rule, w)
+	return w.id, t.follow(ctx, table, rule, []*write{w})
 }
 
 func (t *txn) insertRow(ctx context.Context, table Resource, set Values) (int64, error) {
@@ -240,59 +235,67 @@ func (t *txn) change(ctx context.Context, by writer, resource string, where Sele
 	if err != nil {
 		return 0, err
 	}
-	for _, was := range rows {
-		id, _ := was["id"].(int64)
-		w := &write{by: by, verb: access.Update, id: id, was: was, set: maps.Clone(set), asked: names(set)}
-		if err := t.changeRow(ctx, table, rule, w); err != nil {
+	for some := range rule.portions(writes(by, access.Update, rows, set)) {
+		if err := t.changeRows(ctx, table, rule, some); err != nil {
 			return 0, err
 		}
 	}
 	return len(rows), nil
 }
 
-func (t *txn) changeRow(ctx context.Context, table Resource, rule rules, w *write) error {
-	if err := rule.keep(w); err != nil {
-		return err
-	}
-	if rule.update != nil {
+func (t *txn) changeRows(ctx context.Context, table Resource, rule rules, rows []*write) error {
+	for _, w := range rows {
+		if err := rule.keep(w); err != nil {
+			return err
+		}
+		if rule.update == nil {
+			continue
+		}
 		if err := rule.update(ctx, t, w); err != nil {
 			return err
 		}
 	}
-	if err := t.refer(ctx, table, w); err != nil {
+	if err := t.refer(ctx, table, rows...); err != nil {
 		return err
 	}
-	table.dropComputed(w.set)
-	// A row that stays as it is costs no row version, no audit and no news.
-	maps.DeleteFunc(w.set, func(field string, _ any) bool { return !w.changes(field) })
-	if len(w.set) > 0 {
-		if err := t.updateRow(ctx, table, w); err != nil {
-			return err
-		}
-		t.announce(OverviewTopic())
-	}
-	if rule.after != nil {
-		if err := rule.after(ctx, t, w); err != nil {
-			return err
+	var changed []*write
+	for _, w := range rows {
+		table.dropComputed(w.set)
+		// A row that stays as it is costs no row version, no audit and no news.
+		maps.DeleteFunc(w.set, func(field string, _ any) bool { return !w.changes(field) })
+		if len(w.set) > 0 {
+			changed = append(changed, w)
 		}
 	}
-	if len(w.set) == 0 {
-		return nil
-	}
-	if err := t.permitted(ctx, table, w); err != nil {
+	if err := t.updateRows(ctx, table, changed); err != nil {
 		return err
 	}
-	t.announceIdentity(table, w)
-	return t.audit(ctx, table, rule, w)
+	return t.follow(ctx, table, rule, rows)
 }
 
-func (t *txn) updateRow(ctx context.Context, table Resource, w *write) error {
-	columns, args := []string{"modified_at = ?"}, []any{millis(t.now)}
-	for _, name := range slices.Sorted(maps.Keys(w.set)) {
-		columns, args = append(columns, `"`+name+`" = ?`), append(args, stored(w.set[name]))
+// follow does what follows from rows that are written: what the rules say, whether
+// the caller may have such rows, news and audit.
+func (t *txn) follow(ctx context.Context, table Resource, rule rules, rows []*write) error {
+	if rule.after != nil {
+		if err := rule.after(ctx, t, rows); err != nil {
+			return err
+		}
 	}
-	_, err := t.ExecContext(ctx, `UPDATE "`+table.Name+`" SET `+strings.Join(columns, ", ")+` WHERE id = ?`, append(args, w.id)...)
-	return err
+	written := slices.DeleteFunc(slices.Clone(rows), (*write).idle)
+	if len(written) == 0 {
+		return nil
+	}
+	if err := t.permitted(ctx, table, written); err != nil {
+		return err
+	}
+	t.announce(OverviewTopic())
+	for _, w := range written {
+		t.announceIdentity(table, w)
+		if err := t.audit(ctx, table, rule, w); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (t *txn) remove(ctx context.Context, by writer, resource string, where Selection) (int, error) {
@@ -304,29 +307,24 @@ func (t *txn) remove(ctx context.Context, by writer, resource string, where Sele
 	if err != nil {
 		return 0, err
 	}
-	for _, was := range rows {
-		id, _ := was["id"].(int64)
-		w := &write{by: by, verb: access.Delete, id: id, was: was}
-		if rule.remove != nil {
-			if err := rule.remove(ctx, t, w); err != nil {
-				return 0, err
-			}
-		}
-		if _, err := t.ExecContext(ctx, `DELETE FROM "`+table.Name+`" WHERE id = ?`, id); err != nil {
-			return 0, err
-		}
-		if rule.after != nil {
-			if err := rule.after(ctx, t, w); err != nil {
-				return 0, err
-			}
-		}
-		t.announce(OverviewTopic())
-		t.announceIdentity(table, w)
-		if err := t.audit(ctx, table, rule, w); err != nil {
+	for some := range rule.portions(writes(by, access.Delete, rows, nil)) {
+		if err := t.removeRows(ctx, table, rule, some); err != nil {
 			return 0, err
 		}
 	}
 	return len(rows), nil
+}
+
+func (t *txn) removeRows(ctx context.Context, table Resource, rule rules, rows []*write) error {
+	if rule.remove != nil {
+		if err := each(rule.remove)(ctx, t, rows); err != nil {
+			return err
+		}
+	}
+	if err := t.deleteRows(ctx, table.Name, idsOf(rows, nil)); err != nil {
+		return err
+	}
+	return t.follow(ctx, table, rule, rows)
 }
 
 // dropComputed leaves out what is no column; rules have looked at it.
@@ -372,12 +370,12 @@ func (t *txn) selected(ctx context.Context, table Resource, rule rules, where Se
 	if err != nil {
 		return nil, err
 	}
+	into := make([]any, len(fields))
+	for i, f := range fields {
+		into[i] = scanTarget(f)
+	}
 	return collect(rows, func(row interface{ Scan(...any) error }) (Values, error) {
-		v := Values{}
-		into := make([]any, len(fields))
-		for i, f := range fields {
-			into[i] = scanTarget(f)
-		}
+		v := make(Values, len(fields))
 		if err := row.Scan(into...); err != nil {
 			return nil, err
 		}
@@ -422,26 +420,34 @@ func scanned(f Field, into any) any {
 	return nil
 }
 
-// permitted asks whether the caller may have such a row, now that it is
-// written: all is undone otherwise. Only references decide about it.
-func (t *txn) permitted(ctx context.Context, table Resource, w *write) error {
-	if w.by.cloud || w.verb == access.Update && !table.setsReference(w.set) {
+// permitted asks whether the caller may have such rows, now that they are written:
+// all is undone otherwise. Only references decide about it.
+func (t *txn) permitted(ctx context.Context, table Resource, rows []*write) error {
+	first := rows[0]
+	if first.by.cloud || first.verb == access.Delete {
 		return nil
 	}
-	ok, err := t.may(ctx, w.by.Caller, table, w.verb, w.id)
+	doubtful := idsOf(rows, func(w *write) bool { return w.verb == access.Create || table.setsReference(w.set) })
+	if len(doubtful) == 0 {
+		return nil
+	}
+	ok, err := t.may(ctx, first.by.Caller, table, first.verb, doubtful...)
 	if err == nil && !ok {
 		err = ErrForbidden
 	}
 	return err
 }
 
-// may says whether the caller may do that with a row.
-func (t *txn) may(ctx context.Context, by access.Caller, table Resource, verb access.Verb, id int64) (bool, error) {
+// may says whether the caller may do that with each of some rows.
+func (t *txn) may(ctx context.Context, by access.Caller, table Resource, verb access.Verb, ids ...int64) (bool, error) {
 	where, args, ok := access.Rows(by, table.Name, verb)
 	if !ok {
 		return false, nil
 	}
-	return t.exists(ctx, `SELECT 1 FROM "`+table.Name+`" t WHERE t.id = ? AND (`+where+`)`, append([]any{id}, args...)...)
+	these := t.among("t.id", ids)
+	var n int
+	err := t.QueryRowContext(ctx, `SELECT count(*) FROM "`+table.Name+`" t WHERE `+these.SQL+` AND (`+where+`)`, append(these.Args, args...)...).Scan(&n)
+	return n == len(ids), err
 }
 
 func (t *txn) exists(ctx context.Context, query string, args ...any) (bool, error) {
@@ -450,21 +456,31 @@ func (t *txn) exists(ctx context.Context, query string, args ...any) (bool, erro
 	return n > 0, err
 }
 
-// refer checks what the row refers to: it must exist, and be something that the
-// caller can see.
-func (t *txn) refer(ctx context.Context, table Resource, w *write) error {
-	for _, name := range slices.Sorted(maps.Keys(w.set)) {
-		f, ok := table.Field(name)
-		id, set := w.set[name].(int64)
-		if !ok || f.Kind != Reference || !set || !w.changes(name) {
-			continue
-		}
-		to, ok := table.referred(name)
-		if !ok {
-			continue // the database knows
-		}
-		if err := t.referTo(ctx, w, name, to, id); err != nil {
-			return err
+// reference is what a field refers to.
+type reference struct {
+	field string
+	id    int64
+}
+
+// refer checks what rows of a request refer to: it must exist, and be something that
+// the caller can see.
+func (t *txn) refer(ctx context.Context, table Resource, rows ...*write) error {
+	checked := map[reference]bool{}
+	for _, w := range rows {
+		for _, name := range slices.Sorted(maps.Keys(w.set)) {
+			f, ok := table.Field(name)
+			id, set := w.set[name].(int64)
+			if !ok || f.Kind != Reference || !set || checked[reference{name, id}] || !w.changes(name) {
+				continue
+			}
+			checked[reference{name, id}] = true
+			to, ok := table.referred(name)
+			if !ok {
+				continue // the database knows
+			}
+			if err := t.referTo(ctx, w, name, to, id); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -85,8 +84,8 @@ func audited(rule rules, v Values) (any, error) {
 		return nil, nil
 	}
 	secret := strings.Fields(rule.secret)
-	out := map[string]any{}
-	for _, name := range slices.Sorted(maps.Keys(v)) {
+	out := make(map[string]any, len(v))
+	for name := range v {
 		switch value := plain(v[name]).(type) {
 		case nil:
 			out[name] = nil
