@@ -82,7 +82,11 @@ func (s *Supervisor) cloud(ctx context.Context) {
 			s.setTrouble(nil)
 			return s.accept(ctx, body, etag)
 		},
-		OnTrigger: func(uplink.Trigger) { s.retry("") },
+		OnTrigger: func(t uplink.Trigger) {
+			if !t.Own || len(s.runner.Status().Failures) > 0 {
+				s.retry("")
+			}
+		},
 		OnCalls: func() {
 			select {
 			case calls <- struct{}{}:

@@ -230,7 +230,7 @@ func (s *Supervisor) newWay() *link {
 			p := s.poller
 			s.mu.Unlock()
 			if p != nil {
-				p.Trigger(uplink.Trigger{})
+				p.Trigger(uplink.Trigger{Own: true})
 			}
 		},
 		Turned: func(err error) {

@@ -16,9 +16,11 @@ const (
 	// spacing is the least time between the starts of two requests, whoever
 	// asks for them.
 	spacing = time.Second
-	// shortHold is how soon a held request may come back empty before the cloud
-	// is taken not to hold requests after all.
-	shortHold = 15 * time.Second
+	// shortHold is how soon a held request may come back empty. After shortHolds such
+	// in a row the cloud is taken not to hold requests after all; one that stops
+	// answers early too.
+	shortHold  = 15 * time.Second
+	shortHolds = 3
 	// longestHold is how long a request is held at most, after holds that came back
 	// whole: fewer questions an hour. Something between us and the cloud may cut
 	// long ones off; then it is Wait again for as long as holdAgain.
@@ -35,6 +37,7 @@ type Source interface {
 type Trigger struct {
 	Force  bool // apply whatever locks are held
 	Cancel bool // give up what is being applied
+	Own    bool // nobody asked: the device itself has a reason
 }
 
 // PollConfig says when to poll and whom to tell.
@@ -77,6 +80,7 @@ type Poller struct {
 	seen     [sha256.Size]byte // of the last body, for clouds without ETags
 	failures int
 	holds    bool          // the cloud holds requests, or was not yet asked to
+	short    int           // how many in a row came back empty too soon
 	grown    time.Duration // how long a request may be held by now
 	cutOff   time.Time     // when a hold longer than Wait last failed
 }
@@ -97,10 +101,11 @@ func NewPoller(c PollConfig) *Poller {
 func (p *Poller) Trigger(t Trigger) {
 	p.mu.Lock()
 	if p.trigger == nil {
-		p.trigger = &Trigger{}
+		p.trigger = &Trigger{Own: true}
 	}
 	p.trigger.Force = p.trigger.Force || t.Force
 	p.trigger.Cancel = p.trigger.Cancel || t.Cancel
+	p.trigger.Own = p.trigger.Own && t.Own
 	if p.release != nil {
 		p.release()
 	}
@@ -214,8 +219,7 @@ func (p *Poller) poll(ctx context.Context, due time.Time) (wait time.Duration, r
 	if patience > 0 && !changed && !answer.Called {
 		// News come at once from any cloud; only waiting for none shows which
 		// kind it is.
-		p.holds = answer.Held && time.Since(started) >= min(shortHold, patience/2)
-		p.grow(patience, time.Since(started))
+		p.judge(answer.Held, patience, time.Since(started))
 	}
 	wait = p.pause()
 	if p.holds && p.etag != "" && p.instant() {
@@ -247,6 +251,17 @@ func (p *Poller) patience(t *Trigger) time.Duration {
 		return p.c.Wait
 	}
 	return max(p.c.Wait, min(p.grown, p.c.Interval()))
+}
+
+// judge says from a request that brought no news whether the cloud holds requests.
+func (p *Poller) judge(held bool, patience, took time.Duration) {
+	if took >= min(shortHold, patience/2) {
+		p.short = 0
+	} else {
+		p.short++
+	}
+	p.holds = held && p.short < shortHolds
+	p.grow(patience, took)
 }
 
 // grow lets the next request be held longer than this one, which was held for as

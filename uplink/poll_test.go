@@ -67,7 +67,7 @@ func play(t *testing.T, s *script, c PollConfig, long time.Duration, during func
 			return nil
 		}
 	}
-	c.OnTrigger = func(t Trigger) { s.note("triggered force=%v cancel=%v", t.Force, t.Cancel) }
+	c.OnTrigger = func(t Trigger) { s.note("triggered force=%v cancel=%v own=%v", t.Force, t.Cancel, t.Own) }
 	c.OnError = func(err error, next time.Duration) { s.note("error %v, next in %v", err, next.Round(time.Second)) }
 	p := NewPoller(c)
 	ctx, cancel := context.WithTimeout(t.Context(), long)
@@ -216,16 +216,16 @@ func TestTriggers(t *testing.T) {
 		story := play(t, s, PollConfig{ETag: "e"}, 20*time.Minute, func(p *Poller) {
 			<-time.After(2 * time.Second)
 			p.Trigger(Trigger{Force: true}) // while a request runs: its answer may be too old
-			p.Trigger(Trigger{Cancel: true})
+			p.Trigger(Trigger{Cancel: true, Own: true})
 			<-time.After(58 * time.Second)
-			p.Trigger(Trigger{})
+			p.Trigger(Trigger{Own: true})
 			<-time.After(time.Minute)
 			p.Trigger(Trigger{}) // this one fails; the plan stays
 		})
 		check(t, story,
 			"0s ask etag=e wait=0s",
-			"5s ask etag=e wait=0s", "10s triggered force=true cancel=true",
-			"1m0s ask etag=e wait=0s", "1m5s triggered force=false cancel=false",
+			"5s ask etag=e wait=0s", "10s triggered force=true cancel=true own=false",
+			"1m0s ask etag=e wait=0s", "1m5s triggered force=false cancel=false own=true",
 			"2m0s ask etag=e wait=0s", "2m0s error network: down, next in 9m5s",
 			"11m5s ask etag=e wait=0s")
 	})
@@ -270,27 +270,51 @@ func TestHeldRequests(t *testing.T) {
 			"1s ask etag=e wait=4m0s",
 			"4m1s ask etag=e wait=4m0s", "5m31s target [2] e2",
 			"5m31s ask etag=e2 wait=4m0s", "9m0s given up",
-			"9m0s ask etag=e2 wait=0s", "9m0s triggered force=true cancel=false",
+			"9m0s ask etag=e2 wait=0s", "9m0s triggered force=true cancel=false own=false",
 			"9m1s ask etag=e2 wait=4m0s", "10m0s given up")
 	})
 }
 
-// One that ignores the wish, or pretends to hold, is polled as usual.
+// One that ignores the wish is polled as usual, and so is one that only pretends to
+// hold, once that is sure.
 func TestACloudThatDoesNotHold(t *testing.T) {
-	for name, held := range map[string]bool{"ignores": false, "pretends": true} {
+	for name, c := range map[string]struct {
+		held bool
+		asks []string
+	}{
+		"ignores":  {false, []string{"1s", "10m1s"}},
+		"pretends": {true, []string{"1s", "2s", "3s", "10m3s"}},
+	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := &script{answer: func(n int, _ string, _ time.Duration) (Answer, time.Duration, error) {
 					if n == 1 {
 						return document, 0, nil
 					}
-					return Answer{ETag: "e", Held: held}, 0, nil
+					return Answer{ETag: "e", Held: c.held}, 0, nil
 				}}
-				check(t, play(t, s, PollConfig{Wait: 4 * time.Minute}, 15*time.Minute, nil),
-					"0s ask etag= wait=0s", "0s target {} e", "1s ask etag=e wait=4m0s", "10m1s ask etag=e wait=4m0s")
+				want := []string{"0s ask etag= wait=0s", "0s target {} e"}
+				for _, at := range c.asks {
+					want = append(want, at+" ask etag=e wait=4m0s")
+				}
+				check(t, play(t, s, PollConfig{Wait: 4 * time.Minute}, 15*time.Minute, nil), want...)
 			})
 		})
 	}
+}
+
+// A cloud that stops answers what it holds; the one that comes up is asked at once.
+func TestACloudThatIsRestarted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{answer: func(n int, _ string, wait time.Duration) (Answer, time.Duration, error) {
+			if n%2 == 1 {
+				return Answer{ETag: "e", Held: true}, 5 * time.Second, nil
+			}
+			return Answer{ETag: "e", Held: true}, wait, nil
+		}}
+		check(t, play(t, s, PollConfig{ETag: "e", Wait: 50 * time.Second}, 2*time.Minute, nil),
+			"0s ask etag=e wait=50s", "5s ask etag=e wait=50s", "55s ask etag=e wait=1m40s", "1m0s ask etag=e wait=1m40s", "2m0s given up")
+	})
 }
 
 // The target changes while nothing holds: the answer comes at once and says
