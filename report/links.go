@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"syscall"
 )
 
@@ -29,13 +30,28 @@ func WatchAddresses(ctx context.Context, changed func()) error {
 	defer context.AfterFunc(ctx, func() { _ = f.Close() })()
 	buffer := make([]byte, 16<<10)
 	for {
-		_, err := f.Read(buffer) // what changed is looked up; too many messages at once are one as well
+		n, err := f.Read(buffer) // what changed is looked up; too many messages at once are one as well
 		if ctx.Err() != nil {
 			return nil
 		}
 		if err != nil && !errors.Is(err, syscall.ENOBUFS) {
 			return fmt.Errorf("watch addresses: %w", err)
 		}
-		changed()
+		if err != nil || tells(buffer[:n]) {
+			changed()
+		}
 	}
+}
+
+// tells reports whether messages of the kernel may be about an address that counts.
+// Each start and stop of a container makes and removes a link-local IPv6 address.
+func tells(b []byte) bool {
+	messages, err := syscall.ParseNetlinkMessage(b)
+	return err != nil || slices.ContainsFunc(messages, func(m syscall.NetlinkMessage) bool {
+		if len(m.Data) < syscall.SizeofIfAddrmsg {
+			return true
+		}
+		family, scope := m.Data[0], m.Data[3] // of struct ifaddrmsg
+		return family != syscall.AF_INET6 || scope != syscall.RT_SCOPE_LINK
+	})
 }
