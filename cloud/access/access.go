@@ -13,6 +13,7 @@ const (
 	UserKey      Role = "named-user-api-key"   // what the user may, but no new keys
 	Device       Role = "device-api-key"       // itself
 	Provisioning Role = "provisioning-api-key" // registers devices of one fleet
+	VPN          Role = "service.vpn"          // a VPN server: says who is connected
 )
 
 // Verb is what is done to rows.
@@ -30,6 +31,8 @@ const (
 	Tunnel Verb = "tunnel"
 	// Log is writing the log of a device.
 	Log Verb = "log"
+	// Connect is telling that a device came to a VPN server, or left it.
+	Connect Verb = "connect"
 )
 
 // Caller is who asks.

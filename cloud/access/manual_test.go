@@ -32,11 +32,12 @@ change afterwards as well, and must not newly refer to what its author cannot re
 | session | a user who logged in with the password; in addition to what users may. Keys that act as the user are made only with a session whose password was given in the last 20 minutes |
 | device | a device, with its own key (` + "`device-api-key`" + `). It never changes ` + "`belongs_to__application`" + ` and ` + "`is_frozen`" + ` of itself; while it is frozen it has the rights of a guest |
 | provisioning key | whoever has a key of a fleet that is in every image of it (` + "`provisioning-api-key`" + `); registers devices |
+| VPN server | whoever has the key of ` + "`--vpn-key`" + ` (` + "`service.vpn`" + `): a server beside the cloud that devices connect to |
 
 What guests may do, all may. *operate* is making a device restart, reboot, update
-and the like; *tunnel* opens connections to it; *log* writes its log. Columns that
-hold secrets (password hashes, hashes of keys, what signs sessions) are not part of
-any resource.
+and the like; *tunnel* opens connections to it; *log* writes its log; *connect* tells
+that it came to a VPN server, or left it. Columns that hold secrets (password hashes, hashes
+of keys, what signs sessions) are not part of any resource.
 
 `
 
@@ -44,11 +45,11 @@ any resource.
 func manual() string {
 	var b strings.Builder
 	b.WriteString(intro)
-	b.WriteString("| resource | guests | users | sessions | devices | provisioning keys |\n|---|---|---|---|---|---|\n")
+	b.WriteString("| resource | guests | users | sessions | devices | provisioning keys | VPN servers |\n|---|---|---|---|---|---|---|\n")
 	used := map[string]bool{}
 	for _, cells := range lines(table) {
 		fmt.Fprintf(&b, "| `%s`", cells[0])
-		for _, cell := range cells[1:6] {
+		for _, cell := range cells[1:7] {
 			b.WriteString(" | " + spell(cell, used))
 		}
 		b.WriteString(" |\n")
@@ -57,7 +58,7 @@ func manual() string {
 	for _, column := range []struct {
 		name string
 		role Role
-	}{{"guests", Guest}, {"users, sessions", User}, {"devices", Device}, {"provisioning keys", Provisioning}} {
+	}{{"guests", Guest}, {"users, sessions", User}, {"devices", Device}, {"provisioning keys", Provisioning}, {"VPN servers", VPN}} {
 		all := sets(column.role)
 		for _, name := range slices.Sorted(maps.Keys(all)) {
 			if _, everybodys := sets(Guest)[name]; used[name] && (column.role == Guest || !everybodys) {

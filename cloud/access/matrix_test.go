@@ -149,6 +149,7 @@ func newWorld(t *testing.T) *world {
 	w.call("admin-key", w.Key(w.Admin.Actor, model.RoleUser)) // another one: it is to last
 	w.keyOf("away", w.Bob.Actor)
 	fleet := w.field("application", w.owners["home.secret"]["application"], "actor")
+	w.call("vpn", cloudtest.VPNKey)
 	w.call("provisioning", w.Key(fleet, model.RoleProvisioning))
 	w.keyOf("home.secret", fleet)
 	for _, owner := range slices.Sorted(maps.Keys(w.owners)) {
@@ -444,6 +445,25 @@ func (w *world) updated(c caller, r row, field string) bool {
 	return changed
 }
 
+// actions are what clients ask for with canAccess beside reading and writing.
+func actions() []string { return []string{"supervisor-proxy-write", "tunnel-22222", "write-log"} }
+
+// acts asks with which rows the caller may do something else than read or write.
+func (w *world) acts(c caller, resource, action string) string {
+	w.T.Helper()
+	var owners []string
+	for _, r := range w.of(resource) {
+		a := w.Do("POST", fmt.Sprintf("/v7/%s(%d)/canAccess", resource, r.id), c.credential, fmt.Sprintf(`{"action":%q}`, action))
+		switch {
+		case a.Status == 200 && a.Body == fmt.Sprintf(`{"d":[{"id":%d}]}`, r.id):
+			owners = append(owners, r.owner)
+		case a.Status != 401:
+			w.T.Errorf("%s with %s of %s: %d %s", action, resource, r.owner, a.Status, a.Body)
+		}
+	}
+	return summary(owners, w.ownersOf(resource))
+}
+
 // deletes removes each row that it can, the last made first. What only a rule
 // refuses that all obey, it might delete.
 func (w *world) deletes(c caller) map[string]string {
@@ -471,10 +491,17 @@ func (w *world) deletes(c caller) map[string]string {
 func (w *world) matrix(name string) string {
 	w.T.Helper()
 	c := w.callers[name]
-	type line struct{ read, create, update string }
+	type line struct {
+		read, create, update string
+		acts                 []string
+	}
 	lines := map[string]line{}
 	for _, resource := range access.Resources() {
-		lines[resource] = line{read: w.reads(c, resource)}
+		l := line{read: w.reads(c, resource)}
+		for _, action := range actions() {
+			l.acts = append(l.acts, w.acts(c, resource, action))
+		}
+		lines[resource] = l
 	}
 	// Backward: a new release makes the service installs that are tried.
 	for _, resource := range slices.Backward(access.Resources()) {
@@ -484,14 +511,14 @@ func (w *world) matrix(name string) string {
 	}
 	deleted := w.deletes(c)
 	var b strings.Builder
-	fmt.Fprintf(&b, "## %s\n\n%-36s%s\n", name, "resource", "read | create | update | delete")
+	fmt.Fprintf(&b, "## %s\n\n%-36s%s\n", name, "resource", "read | create | update | delete | operate | tunnel | log")
 	for _, resource := range access.Resources() {
 		l := lines[resource]
 		deletes := deleted[resource]
 		if deletes == "" {
 			deletes = "-"
 		}
-		fmt.Fprintf(&b, "%-36s%s\n", resource, strings.Join([]string{l.read, l.create, l.update, deletes}, " | "))
+		fmt.Fprintf(&b, "%-36s%s\n", resource, strings.Join(append([]string{l.read, l.create, l.update, deletes}, l.acts...), " | "))
 	}
 	return b.String() + "\n"
 }
@@ -502,12 +529,12 @@ Found by trying, over HTTP. Two organizations, home (admin) and away (bob), have
 a public fleet each, every fleet the devices A and B. "-" is nothing, "all" the
 rows of all owners, "home.*" all of home's, 401 a refusal. Rows of releases and
 images are the fleet's. Devices are registered with provisioning keys at
-/device/register, which is not tried here.
+/device/register, and VPN servers tell of connections, which is not tried here.
 
 `
 
 func TestMatrix(t *testing.T) {
-	callers := []string{"guest", "admin", "admin-key", "bob", "provisioning", "home.secret.A", "home.public.B", "away.secret.A"}
+	callers := []string{"guest", "admin", "admin-key", "bob", "provisioning", "vpn", "home.secret.A", "home.public.B", "away.secret.A"}
 	parts := make([]string, len(callers))
 	for i, name := range callers {
 		parts[i] = newWorld(t).matrix(name)

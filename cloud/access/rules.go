@@ -73,8 +73,9 @@ var rules = sync.OnceValue(func() compiled {
 
 // columnsOf are the columns of the table that each role has the rights of.
 func columnsOf() map[Role][]int {
-	const guests, users, sessions, devices, provisioning = 1, 2, 3, 4, 5
-	return map[Role][]int{Guest: {guests}, User: {guests, users, sessions}, UserKey: {guests, users}, Device: {guests, devices}, Provisioning: {guests, provisioning}}
+	const guests, users, sessions, devices, provisioning, vpn = 1, 2, 3, 4, 5, 6
+	return map[Role][]int{Guest: {guests}, User: {guests, users, sessions}, UserKey: {guests, users}, Device: {guests, devices},
+		Provisioning: {guests, provisioning}, VPN: {guests, vpn}}
 }
 
 // lines are the cells of a table without its head.
@@ -85,7 +86,7 @@ func lines(text string) [][]string {
 		for i := range cells {
 			cells[i] = strings.TrimSpace(cells[i])
 		}
-		all = append(all, append(cells, make([]string, 6)...))
+		all = append(all, append(cells, make([]string, 7)...))
 	}
 	return all[1:]
 }
@@ -175,7 +176,7 @@ func tableBehind(column string) string {
 }
 
 func verbOf(letter rune) Verb {
-	verbs := map[rune]Verb{'c': Create, 'r': Read, 'u': Update, 'd': Delete, 'o': Operate, 't': Tunnel, 'l': Log}
+	verbs := map[rune]Verb{'c': Create, 'r': Read, 'u': Update, 'd': Delete, 'o': Operate, 't': Tunnel, 'l': Log, 'n': Connect}
 	verb, ok := verbs[letter]
 	if !ok {
 		panic(fmt.Sprintf("access table: no verb %q", letter))

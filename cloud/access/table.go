@@ -9,12 +9,13 @@ package access
 //	o operate: make a device do something, as restart or reboot
 //	t tunnel: open connections to the device
 //	l log: write its log
+//	n connect: tell that the device came to a VPN server, or left it
 //
 // Row sets are in sets.go; "a+b" are rows that are in both. For a create and an
 // update the new row must be in the set as well, and every row that it newly
 // refers to must be one that the caller may read.
 const table = `
-resource                            | guests   | users                      | sessions | devices                           | provisioning
+resource                            | guests   | users                      | sessions | devices                           | provisioning | VPN servers
 api_key                             |          | rud own                    |          |                                   |
 application                         | r public | r visible, cudot ours      |          | r reachable                       |
 application_config_variable         |          | crud ours                  |          | r its-fleet                       |
@@ -24,7 +25,7 @@ application_tag                     |          | crud ours                  |   
 application_type                    | r all    |                            |          |                                   |
 build_environment_variable          |          | crud ours                  |          |                                   |
 cpu_architecture                    | r all    |                            |          |                                   |
-device                              |          | crudot ours                |          | ruol itself                       | c its-fleet
+device                              |          | crudot ours                |          | ruol itself                       | c its-fleet  | n all
 device_config_variable              |          | crud ours                  |          | cru itself                        |
 device_environment_variable         |          | crud ours                  |          | crud itself                       |
 device_family                       | r all    |                            |          |                                   |
@@ -47,6 +48,7 @@ release_tag                         | r public | r visible, cud ours        |   
 service                             | r public | r visible, cud ours        |          | r reachable                       |
 service_environment_variable        |          | crud ours                  |          | r its-fleet                       |
 service_install                     |          | crud ours                  |          | rud itself, c itself+its-services |
+service_instance                    |          |                            |          |                                   |              | cru all
 service_label                       | r public | r visible, cud ours        |          | r reachable                       |
 user                                |          | r fellow                   | u myself |                                   |
 user__has__public_key               |          | crud myself                |          | r its-owners                      |

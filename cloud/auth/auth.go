@@ -34,6 +34,9 @@ type Config struct {
 	// BuilderSecret is the password with which builders outside of this process
 	// get tokens for every image; none when empty, else at least 32 characters.
 	BuilderSecret string
+	// VPNKey is the key of VPN servers, which tell who is connected; none when
+	// empty, else at least 32 characters.
+	VPNKey string
 	// Limits are how often clients may do things; generous ones when zero.
 	Limits Limits
 	// TrustedProxies are addresses of proxies: what they say in X-Forwarded-For
@@ -49,6 +52,7 @@ type Auth struct {
 	cost       cost
 	nobody     string // a password hash that no password has
 	builder    []byte // SHA-256 of the builder's secret; empty: there is none
+	vpn        []byte // the same of the VPN servers' key
 	sessionKey []byte
 	registry   *ecdsa.PrivateKey
 	files      registryFiles
@@ -62,13 +66,29 @@ type Auth struct {
 	checking       chan struct{} // a place for each password that is being checked
 }
 
-const minBuilderSecret = 32
+// minServiceSecret is the fewest characters of a secret that the operator chooses.
+const minServiceSecret = 32
+
+// serviceSecret is what is kept of a secret that the operator chose for a service.
+func serviceSecret(secret, whose string) ([]byte, error) {
+	if secret == "" {
+		return nil, nil
+	}
+	if len(secret) < minServiceSecret {
+		return nil, fmt.Errorf("read the secret of %s: it has fewer than %d characters; take a longer one", whose, minServiceSecret)
+	}
+	sum := sha256.Sum256([]byte(secret))
+	return sum[:], nil
+}
+
+// isService says whether a credential is the one that is kept.
+func isService(kept []byte, secret string) bool {
+	sum := sha256.Sum256([]byte(secret))
+	return len(kept) > 0 && subtle.ConstantTimeCompare(sum[:], kept) == 1
+}
 
 // isBuilder says whether a credential is the builder's secret.
-func (a *Auth) isBuilder(secret string) bool {
-	sum := sha256.Sum256([]byte(secret))
-	return len(a.builder) > 0 && subtle.ConstantTimeCompare(sum[:], a.builder) == 1
-}
+func (a *Auth) isBuilder(secret string) bool { return isService(a.builder, secret) }
 
 // New reads or makes the signing keys.
 func New(cfg Config) (*Auth, error) {
@@ -83,12 +103,12 @@ func New(cfg Config) (*Auth, error) {
 	if a.service == "" {
 		a.service = "deckhand-registry"
 	}
-	if cfg.BuilderSecret != "" {
-		if len(cfg.BuilderSecret) < minBuilderSecret {
-			return nil, fmt.Errorf("read the builder's secret: it has fewer than %d characters; take a longer one", minBuilderSecret)
-		}
-		sum := sha256.Sum256([]byte(cfg.BuilderSecret))
-		a.builder = sum[:]
+	var err error
+	if a.builder, err = serviceSecret(cfg.BuilderSecret, "builders"); err != nil {
+		return nil, err
+	}
+	if a.vpn, err = serviceSecret(cfg.VPNKey, "VPN servers"); err != nil {
+		return nil, err
 	}
 	if cfg.PasswordMemory != 0 {
 		a.cost.memory = cfg.PasswordMemory
@@ -112,6 +132,8 @@ const (
 	Device
 	// Fleet: a provisioning key, which may only add devices to its fleet.
 	Fleet
+	// VPN: a VPN server.
+	VPN
 )
 
 // Actor is the caller of a request.
@@ -144,6 +166,8 @@ func (a Actor) Caller() access.Caller {
 		c.Role = access.Device
 	case Fleet:
 		c.Role = access.Provisioning
+	case VPN:
+		c.Role = access.VPN
 	}
 	return c
 }
@@ -152,11 +176,14 @@ func (a Actor) Caller() access.Caller {
 // valid: answer 401. Any other error of Authenticate is a failure of the cloud.
 var ErrUnauthenticated = errors.New("no valid credential")
 
-// Identify finds the caller by a session or an API key. Errors: ErrUnauthenticated;
+// Identify finds the caller by a session, an API key or the key of VPN servers. Errors: ErrUnauthenticated;
 // *TooManyAttempts when the request's address sent too many that are not valid.
 func (a *Auth) Identify(ctx context.Context, secret string) (Actor, error) {
 	if secret == "" || len(secret) > maxCredential {
 		return Actor{}, a.invalid(ctx, secret)
+	}
+	if isService(a.vpn, secret) {
+		return Actor{Kind: VPN, Name: "vpn", Key: true}, nil
 	}
 	sum, now := digest(sha256.Sum256([]byte(secret))), a.db.Now()
 	actor, stale, ok := a.cache.find(sum, now)

@@ -157,6 +157,8 @@ func (a *Auth) mayWrite(v *visit) (tooMany *TooManyAttempts, refused bool) {
 		rate = a.limits.DeviceWrites
 	case Fleet:
 		rate = a.limits.FleetWrites
+	case VPN:
+		name, rate = "vpn", a.limits.FleetWrites
 	}
 	wait := a.writes.take(name, rate, a.db.Now())
 	return &TooManyAttempts{Wait: wait}, wait > 0

@@ -89,7 +89,7 @@ func (a *Auth) refresh(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *Auth) actorWhoami(w http.ResponseWriter, r *http.Request) {
-	actor, ok := a.Require(w, r)
+	actor, ok := a.Require(w, r, User, Device, Fleet)
 	if !ok {
 		return
 	}
@@ -115,7 +115,7 @@ func (a *Auth) actorWhoami(w http.ResponseWriter, r *http.Request) {
 		answered.Type, answered.UUID = "device", actor.Name
 	case Fleet:
 		answered.Type, answered.Slug = "application", actor.Name
-	case None: // Require refused it
+	case None, VPN: // Require refused them
 	}
 	answer.JSON(w, http.StatusOK, answered)
 }
@@ -169,7 +169,7 @@ func (a *Auth) registryToken(w http.ResponseWriter, r *http.Request) {
 		subject = "d_" + actor.Name
 	case User:
 		subject = actor.Name
-	case None, Fleet:
+	case None, Fleet, VPN:
 	}
 	a.answerToken(w, r, subject, granted)
 }

@@ -19,6 +19,9 @@ import (
 	"deckhand/test/postgres"
 )
 
+// VPNKey is the key of VPN servers.
+const VPNKey = "a-vpn-server-key-of-32-characters"
+
 // World is the small cloud of one test.
 type World struct {
 	T    testing.TB
@@ -67,7 +70,7 @@ func New(t testing.TB, now func() time.Time) *World {
 	w.DB, err = model.Open(t.Context(), cfg)
 	w.must(err)
 	t.Cleanup(func() { w.DB.Close() })
-	w.Auth, err = auth.New(auth.Config{DB: w.DB, KeyDir: filepath.Join(dir, "keys"), PasswordMemory: 64})
+	w.Auth, err = auth.New(auth.Config{DB: w.DB, KeyDir: filepath.Join(dir, "keys"), PasswordMemory: 64, VPNKey: VPNKey})
 	w.must(err)
 	_, w.AdminPassword, err = w.Auth.FirstLogin(t.Context())
 	w.must(err)

@@ -99,6 +99,8 @@ func (d *Device) Routes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /device/v2/{uuid}/logs", d.readLogs)
 	mux.HandleFunc("GET /device/v3/{uuid}/actions", d.takeActions)
 	mux.HandleFunc("PATCH /device/v3/{uuid}/actions", d.answerActions)
+	mux.HandleFunc("POST /services/vpn/client-connect", d.noteVPN(true))
+	mux.HandleFunc("POST /services/vpn/client-disconnect", d.noteVPN(false))
 	mux.HandleFunc("POST /supervisor/{path...}", d.relay)
 	mux.HandleFunc("POST /application/{id}/restart", d.restartFleet)
 }

@@ -86,7 +86,7 @@ func (d *Device) mayAdd(r *http.Request, actor auth.Actor, fleet int64) (bool, e
 		return actor.ID == fleet, nil
 	case auth.User:
 		return d.db.May(r.Context(), actor.Caller(), "application", access.Update, fleet)
-	case auth.None, auth.Device:
+	case auth.None, auth.Device, auth.VPN:
 	}
 	return false, nil
 }

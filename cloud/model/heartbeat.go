@@ -116,11 +116,12 @@ func (db *DB) SilentDevices(ctx context.Context, grace time.Duration) error {
 	})
 }
 
+// A device that a VPN server says it has is there, heard or not.
 const silence = `
 	UPDATE device SET api_heartbeat_state = ?, changed_api_heartbeat_state_on__date = ?,
-		last_connectivity_event = CASE WHEN is_online THEN CAST(? AS BIGINT) ELSE last_connectivity_event END,
-		last_vpn_event = CASE WHEN is_connected_to_vpn THEN CAST(? AS BIGINT) ELSE last_vpn_event END,
-		is_online = FALSE, is_connected_to_vpn = FALSE`
+		last_connectivity_event = CASE WHEN is_online AND is_managed_by__service_instance IS NULL THEN CAST(? AS BIGINT) ELSE last_connectivity_event END,
+		last_vpn_event = CASE WHEN is_connected_to_vpn AND is_managed_by__service_instance IS NULL THEN CAST(? AS BIGINT) ELSE last_vpn_event END,
+		is_online = (is_managed_by__service_instance IS NOT NULL), is_connected_to_vpn = (is_managed_by__service_instance IS NOT NULL)`
 
 func silenceArgs(state string, now time.Time) []any {
 	return []any{state, millis(now), millis(now), millis(now)}

@@ -80,6 +80,7 @@ func ruleBook(resource string) (rules, bool) {
 		"service":                             serviceRules,
 		"service_environment_variable":        func() rules { return variableRules(ServiceEnvironment) },
 		"service_install":                     serviceInstallRules,
+		"service_instance":                    serviceInstanceRules,
 		"service_label":                       serviceLabelRules,
 		"user":                                userRules,
 		"user__has__public_key":               publicKeyRules,

@@ -57,6 +57,9 @@ type Config struct {
 	// BuilderSecret lets builders outside of this process pull and push every
 	// image; none when empty.
 	BuilderSecret string
+	// VPNKey is the key of VPN servers that tell which devices are connected; none
+	// when empty.
+	VPNKey string
 	// FetchFrom are private networks from which projects to build may be fetched by
 	// URL, beside the public internet.
 	FetchFrom []netip.Prefix
@@ -124,7 +127,7 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 	} else if n > 0 {
 		s.log.Warn().Int("builds", n).Msg("builds were interrupted by the last stop; push again")
 	}
-	identity, err := auth.New(auth.Config{DB: s.db, KeyDir: filepath.Join(cfg.DataDir, "keys"), Issuer: s.url, Service: s.registryHost, TrustedProxies: cfg.TrustedProxies, BuilderSecret: cfg.BuilderSecret})
+	identity, err := auth.New(auth.Config{DB: s.db, KeyDir: filepath.Join(cfg.DataDir, "keys"), Issuer: s.url, Service: s.registryHost, TrustedProxies: cfg.TrustedProxies, BuilderSecret: cfg.BuilderSecret, VPNKey: cfg.VPNKey})
 	if err != nil {
 		return nil, err
 	}

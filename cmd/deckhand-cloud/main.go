@@ -48,6 +48,8 @@ type serveCmd struct {
 
 	BuilderSecret string `env:"DECKHAND_CLOUD_BUILDER_SECRET" placeholder:"SECRET" help:"Password of builders elsewhere, at least 32 characters; better by the variable than here."`
 
+	VPNKey string `name:"vpn-key" env:"DECKHAND_CLOUD_VPN_KEY" placeholder:"SECRET" help:"Key of VPN servers, at least 32 characters; better by the variable than here."`
+
 	AssetLimit int64 `default:"4294967296" env:"DECKHAND_CLOUD_ASSET_LIMIT" placeholder:"BYTES" help:"Size of the largest file of a release (${default})."`
 
 	RegistryDir   string        `env:"DECKHAND_CLOUD_REGISTRY_DIR" placeholder:"DIR" help:"Folder of the images, which servers on one database share (registry in the data folder)."`
@@ -86,7 +88,7 @@ func (c *serveCmd) Run(ctx context.Context) error {
 	}
 	s, err := server.New(ctx, server.Config{
 		DataDir: c.DataDir, Database: c.Database, Listen: c.Listen, RegistryListen: c.RegistryListen, PublicURL: c.PublicURL, RegistryHost: c.RegistryHost,
-		Engine: c.Engine, TLSCert: c.TLSCert, TLSKey: c.TLSKey, PollInterval: c.PollInterval, TrustedProxies: c.TrustedProxy, BuilderSecret: c.BuilderSecret, FetchFrom: c.FetchFrom, AssetLimit: c.AssetLimit, Log: log,
+		Engine: c.Engine, TLSCert: c.TLSCert, TLSKey: c.TLSKey, PollInterval: c.PollInterval, TrustedProxies: c.TrustedProxy, BuilderSecret: c.BuilderSecret, VPNKey: c.VPNKey, FetchFrom: c.FetchFrom, AssetLimit: c.AssetLimit, Log: log,
 		Operations: server.Operations{MetricsListen: c.MetricsListen, MetricsToken: c.MetricsToken, RegistryDir: c.RegistryDir, RegistryQuota: c.RegistryQuota, CollectInterval: c.GCInterval, CollectGrace: c.GCGrace},
 	})
 	if err != nil {
