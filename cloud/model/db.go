@@ -36,6 +36,7 @@ type Config struct {
 // DB is the open database. Its methods may be called from several goroutines.
 type DB struct {
 	name    string // path or URL, for people
+	server  string // tells this server from others on the database
 	dialect dialect
 	host    func() string
 	url     func() string
@@ -67,7 +68,7 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 }
 
 func newDB(cfg Config) *DB {
-	db := &DB{name: cfg.Path, dialect: sqliteDialect, host: cfg.RegistryHost, url: cfg.URL, now: cfg.Now, feed: newFeed()}
+	db := &DB{name: cfg.Path, server: randomHex(8), dialect: sqliteDialect, host: cfg.RegistryHost, url: cfg.URL, now: cfg.Now, feed: newFeed()}
 	if db.host == nil {
 		db.host = func() string { return "registry.invalid" }
 	}
@@ -91,6 +92,7 @@ func connect(ctx context.Context, cfg Config) (_ *DB, err error) {
 		if db.postgres, db.name, err = parsePostgres(cfg.Database); err != nil {
 			return nil, err
 		}
+		db.postgres.RuntimeParams["application_name"] = applicationName + db.server
 		if db.write, err = db.connectPostgres(ctx, true); err != nil {
 			return nil, err
 		}

@@ -18,10 +18,10 @@ import (
 // Topics on which a device or a build waits are part of the transaction: when it
 // is committed they are told, whatever becomes of this server. Those that only
 // people look at come very often, and notifying transactions wait for each other;
-// they are gathered and sent after the commit.
+// they are gathered and sent after the commit. What a server did not come to send
+// before it was killed, the others find out when its connections are gone.
 type exchange struct {
 	db     *DB
-	origin string // tells our own notifications from others'
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 
@@ -43,6 +43,8 @@ const (
 	gatherTime = 50 * time.Millisecond
 	// quietLimit is how long the connection may be silent before it is tried.
 	quietLimit = 20 * time.Second
+	// lookEvery is how often is looked which servers there are.
+	lookEvery = time.Second
 	// A lost connection is tried again after these times, longer each time.
 	firstTry, laterTries = 100 * time.Millisecond, 2 * time.Second
 )
@@ -54,9 +56,10 @@ func newExchange(ctx context.Context, db *DB) (*exchange, error) {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	e := &exchange{db: db, origin: randomHex(8), cancel: cancel, pending: map[Topic]struct{}{}, wake: make(chan struct{}, 1)}
+	e := &exchange{db: db, cancel: cancel, pending: map[Topic]struct{}{}, wake: make(chan struct{}, 1)}
 	e.done.Go(func() { e.hear(ctx, conn) })
 	e.done.Go(func() { e.tell(ctx) })
+	e.done.Go(func() { e.watchOthers(ctx) })
 	return e, nil
 }
 
@@ -124,7 +127,7 @@ func (e *exchange) reconnect(ctx context.Context) *pgx.Conn {
 
 func (e *exchange) received(payload string) {
 	origin, list, _ := strings.Cut(payload, " ")
-	if origin == e.origin {
+	if origin == e.db.server {
 		return // told already
 	}
 	topics, ok := decodeTopics(list)
@@ -147,7 +150,7 @@ func (e *exchange) announce(t *txn) error {
 		}
 	}
 	for _, list := range encodeTopics(topics) {
-		if _, err := t.ExecContext(context.Background(), `SELECT pg_notify('`+notifyChannel+`', ?)`, e.origin+" "+list); err != nil {
+		if _, err := t.ExecContext(context.Background(), `SELECT pg_notify('`+notifyChannel+`', ?)`, e.db.server+" "+list); err != nil {
 			return fmt.Errorf("notify other servers: %w", err)
 		}
 	}
@@ -169,6 +172,50 @@ func (e *exchange) later(topics []Topic) {
 		default:
 		}
 	}
+}
+
+// watchOthers counts what people look at as changed whenever another server is gone
+// with all its connections: what it wrote last is committed by then, and it may not
+// have come to say so.
+func (e *exchange) watchOthers(ctx context.Context) {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	known := map[string]bool{}
+	for {
+		// While the database does not answer nobody is taken for gone.
+		if there, err := e.others(ctx); err == nil {
+			for name := range known {
+				if !there[name] {
+					e.db.feed.publishWhere(func(t Topic) bool { return !urgent(t) })
+					break
+				}
+			}
+			known = there
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// others are the servers that have connections to the database.
+func (e *exchange) others(ctx context.Context) (map[string]bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, postgresConnect)
+	defer cancel()
+	rows, err := e.db.read.QueryContext(ctx, `
+		SELECT DISTINCT application_name FROM pg_stat_activity
+		WHERE datname = current_database() AND application_name LIKE ? AND application_name <> ?`, applicationName+"%", applicationName+e.db.server)
+	if err != nil {
+		return nil, err
+	}
+	names, err := collect(rows, func(row interface{ Scan(...any) error }) (name string, err error) { return name, row.Scan(&name) })
+	there := make(map[string]bool, len(names))
+	for _, name := range names {
+		there[name] = true
+	}
+	return there, err
 }
 
 func (e *exchange) tell(ctx context.Context) {
@@ -200,7 +247,7 @@ func (e *exchange) flush(ctx context.Context) bool {
 	clear(e.pending)
 	e.mu.Unlock()
 	for _, list := range encodeTopics(topics) {
-		if _, err := e.db.write.ExecContext(ctx, `SELECT pg_notify('`+notifyChannel+`', ?)`, e.origin+" "+list); err != nil {
+		if _, err := e.db.write.ExecContext(ctx, `SELECT pg_notify('`+notifyChannel+`', ?)`, e.db.server+" "+list); err != nil {
 			e.later(topics) // the server is away: until it is back
 			return false
 		}

@@ -1,6 +1,7 @@
 package model_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -50,5 +51,42 @@ func TestServersTellEachOther(t *testing.T) {
 	told(t, other, "everything after a lost connection")
 	if _, err := there.FleetByID(t.Context(), f.ID); err != nil {
 		t.Errorf("after a lost connection: %v", err)
+	}
+}
+
+// What a server wrote right before it was killed is seen by those who look at another
+// one, though it did not come to tell them.
+func TestTheLastWordsOfAServerAreHeard(t *testing.T) {
+	if !postgres.Wanted() {
+		return // a database file has one server
+	}
+	cfg := cloudtest.Database(t)
+	gone, err := model.Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	there := opened(t, cfg)
+	f := fleet(t, there, owner(t, there, "alice"), "kitchen")
+	d, err := there.RegisterDevice(t.Context(), model.NewDevice{Fleet: f.ID, UUID: strings.Repeat("a", 32), DeviceType: "generic-amd64", Key: "key-of-the-device"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	follower := there.Changes().Watch(model.Topic{Kind: model.DeviceLog, ID: d.ID})
+	waiting := there.Changes().Watch(model.Topic{Kind: model.DeviceTarget, ID: d.ID})
+	gone.FallSilent()
+	if err := gone.AppendLogs(t.Context(), d.ID, []model.LogLine{{Message: "the last words"}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := gone.Close(); err != nil {
+		t.Fatal(err)
+	}
+	told(t, follower, "the last words")
+	if lines, err := there.Logs(t.Context(), d.ID, 0, time.Time{}, 10); err != nil || len(lines) != 1 {
+		t.Errorf("%d lines, %v", len(lines), err)
+	}
+	select {
+	case <-waiting.C():
+		t.Error("a device was told, whose news are part of the commit")
+	default:
 	}
 }

@@ -9,3 +9,7 @@ func (db *DB) Exec(ctx context.Context, statement string) error {
 		return err
 	})
 }
+
+// FallSilent has the database tell other servers nothing any more that is not part
+// of a commit, like a process that is killed right after it.
+func (db *DB) FallSilent() { db.exchange.close() }

@@ -55,15 +55,26 @@ type Watch struct {
 	feed   *Feed
 	topics []Topic
 	c      chan struct{}
+	news   func() // called in place of c
 }
 
 // Watch begins to watch the topics. A change made after Watch returned is
 // never missed. Call Stop when done.
 func (f *Feed) Watch(topics ...Topic) *Watch {
-	w := &Watch{feed: f, topics: topics, c: make(chan struct{}, 1)}
+	return f.add(&Watch{feed: f, topics: topics, c: make(chan struct{}, 1)})
+}
+
+// Call is Watch for very many watchers: news is called after each change. It must be
+// quick, and must not use the feed, which waits for it. It may still be called once
+// while Stop is.
+func (f *Feed) Call(news func(), topics ...Topic) *Watch {
+	return f.add(&Watch{feed: f, topics: topics, news: news})
+}
+
+func (f *Feed) add(w *Watch) *Watch {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, t := range topics {
+	for _, t := range w.topics {
 		if f.watchers[t] == nil {
 			f.watchers[t] = map[*Watch]struct{}{}
 		}
@@ -73,7 +84,7 @@ func (f *Feed) Watch(topics ...Topic) *Watch {
 }
 
 // C receives a value when one of the topics changed since the last receive;
-// several changes are one value. It is never closed.
+// several changes are one value. It is never closed. Nil after Call.
 func (w *Watch) C() <-chan struct{} { return w.c }
 
 // Stop ends the watch.
@@ -116,6 +127,24 @@ func (f *Feed) publish(topics ...Topic) {
 	}
 }
 
+// publishWhere counts the topics for which a condition holds as changed.
+func (f *Feed) publishWhere(condition func(Topic) bool) {
+	f.mu.Lock()
+	var topics []Topic
+	for t := range f.versions {
+		if condition(t) {
+			topics = append(topics, t)
+		}
+	}
+	for t := range f.watchers {
+		if _, counted := f.versions[t]; !counted && condition(t) {
+			topics = append(topics, t)
+		}
+	}
+	f.mu.Unlock()
+	f.publish(topics...)
+}
+
 // lost says that other servers are not heard, until publishAll. Watchers are not
 // told: there is nothing that they could read.
 func (f *Feed) lost() {
@@ -139,6 +168,10 @@ func (f *Feed) publishAll() {
 }
 
 func (w *Watch) tell() {
+	if w.news != nil {
+		w.news()
+		return
+	}
 	select {
 	case w.c <- struct{}{}:
 	default: // already told and not yet looked

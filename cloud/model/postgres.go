@@ -29,6 +29,10 @@ const (
 	postgresLockMax      = "30s"
 )
 
+// applicationName is what connections are called in PostgreSQL, before the name of
+// the server that has them.
+const applicationName = "deckhand-cloud "
+
 // parsePostgres reads a URL postgres://…. name is the URL without its password.
 func parsePostgres(url string) (cfg *pgx.ConnConfig, name string, err error) {
 	cfg, err = pgx.ParseConfig(url)
@@ -40,7 +44,6 @@ func parsePostgres(url string) (cfg *pgx.ConnConfig, name string, err error) {
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = postgresConnect
 	}
-	cfg.RuntimeParams["application_name"] = "deckhand-cloud"
 	return cfg, name, nil
 }
 

@@ -20,6 +20,9 @@ import (
 // what was done at another.
 const soon = 2 * time.Second
 
+// lastWords is how many lines of a log are stored right before a server is killed.
+const lastWords = 10
+
 // What is done at one server is seen at the other, and one that is killed in the
 // middle of it is not missed.
 func TestTwoServers(t *testing.T) {
@@ -38,7 +41,18 @@ func TestTwoServers(t *testing.T) {
 
 	online := c.watches(near, far)
 	held := c.holds(c.b.url, desk)
-	killed := c.kill(c.register(c.a.url, fleet, "d"), func() { c.a.process.Kill() })
+	lines := c.follows(c.b.url, desk)
+	killed := c.kill(c.register(c.a.url, fleet, "d"), func() {
+		for i := range lastWords {
+			c.says(c.a.url, desk, fmt.Sprintf("last words %d", i))
+		}
+		c.a.process.Kill()
+	})
+	died := time.Now()
+	for i := range lastWords {
+		c.reads(lines, fmt.Sprintf("last words %d", i))
+	}
+	heard := time.Since(died)
 	select {
 	case got := <-held:
 		t.Errorf("the question that the other server holds was answered: %d %s", got.status, got.body)
@@ -52,8 +66,8 @@ func TestTwoServers(t *testing.T) {
 	c.hears(near, "reconnected")
 	c.rejoins(fleet, far)
 	online()
-	t.Logf("two servers: %d writes acknowledged, %d lost; a change was announced within %s; the longest gap at the balancer was %s",
-		killed.acknowledged, killed.lost, announced.Round(time.Millisecond), killed.gap.Round(time.Millisecond))
+	t.Logf("two servers: %d writes acknowledged, %d lost; a change was announced within %s; the longest gap at the balancer was %s; what the killed one had stored was read at the other within %s",
+		killed.acknowledged, killed.lost, announced.Round(time.Millisecond), killed.gap.Round(time.Millisecond), heard.Round(time.Millisecond))
 }
 
 // announces changes things at the first server and gives the longest time until a
@@ -80,39 +94,53 @@ func (c *cloud) announces(fleet int64, d *device) (longest time.Duration) {
 	return longest
 }
 
-// followsLogs sends lines to the first server while somebody follows at the second.
-func (c *cloud) followsLogs(d *device) {
+// follows reads a device's log at a server, as it comes, until the test ends.
+func (c *cloud) follows(url string, d *device) <-chan string {
 	c.Helper()
-	reader, err := client.New(client.Config{URL: c.b.url, Token: c.session})
+	reader, err := client.New(client.Config{URL: url, Token: c.session})
 	if err != nil {
 		c.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(c.Context(), patience)
-	defer cancel()
-	lines := make(chan string)
+	ctx, cancel := context.WithCancel(context.Background())
+	lines := make(chan string, 100)
 	var following sync.WaitGroup
 	following.Go(func() {
 		_ = reader.FollowLogs(ctx, d.uuid, 10, func(l client.LogLine) error { // it ends with the context
-			select {
-			case lines <- l.Message:
-			case <-ctx.Done():
-			}
+			lines <- l.Message
 			return nil
 		})
 	})
-	defer following.Wait()
-	defer cancel()
+	c.Cleanup(func() { cancel(); following.Wait() })
+	return lines
+}
+
+// says sends a line of a device's log to a server, which stores it.
+func (c *cloud) says(url string, d *device, line string) {
+	c.Helper()
+	c.want(http.StatusCreated, url, "POST", "/device/v2/"+d.uuid+"/logs", d.key, fmt.Sprintf(`[{"message":%q,"timestamp":%d}]`, line, time.Now().UnixMilli()))
+}
+
+// reads waits for the next line.
+func (c *cloud) reads(lines <-chan string, want string) {
+	c.Helper()
+	select {
+	case got := <-lines:
+		if got != want {
+			c.Fatalf("followed %q, want %q", got, want)
+		}
+	case <-time.After(patience):
+		c.Fatalf("%q did not come", want)
+	}
+}
+
+// followsLogs sends lines to the first server while somebody follows at the second.
+func (c *cloud) followsLogs(d *device) {
+	c.Helper()
+	lines := c.follows(c.b.url, d)
 	for i := range 5 {
 		line := fmt.Sprintf("line %d", i)
-		c.want(http.StatusCreated, c.a.url, "POST", "/device/v2/"+d.uuid+"/logs", d.key, fmt.Sprintf(`[{"message":%q,"timestamp":%d}]`, line, time.Now().UnixMilli()))
-		select {
-		case got := <-lines:
-			if got != line {
-				c.Fatalf("followed %q, want %q", got, line)
-			}
-		case <-ctx.Done():
-			c.Fatalf("%q did not come", line)
-		}
+		c.says(c.a.url, d, line)
+		c.reads(lines, line)
 	}
 }
 
