@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -205,8 +206,9 @@ func (e *Engine) Pull(ctx context.Context, ref, auth, platform string, tell Prog
 	})
 }
 
-// Push uploads ref, which must carry a tag, and gives the digest of its manifest.
-func (e *Engine) Push(ctx context.Context, ref, auth string, tell Progress) (string, error) {
+// Push uploads ref, which must carry a tag, and gives the digest of its manifest; out is
+// told what the engine has to send again.
+func (e *Engine) Push(ctx context.Context, ref, auth string, tell Progress, out func(status string)) (string, error) {
 	body, err := e.api.ImagePush(ctx, ref, image.PushOptions{RegistryAuth: auth})
 	if err != nil {
 		return "", refused(err)
@@ -214,8 +216,15 @@ func (e *Engine) Push(ctx context.Context, ref, auth string, tell Progress) (str
 	defer body.Close()
 	var digest string
 	t := &transfer{tell: tell}
+	again := map[string]bool{} // layers; the engine counts the seconds
 	err = readMessages(body, func(m engineMessage) {
 		t.see(m)
+		if retries := strings.HasPrefix(m.Status, "Retrying in "); retries != again[m.ID] {
+			again[m.ID] = retries
+			if retries {
+				out(fmt.Sprintf("layer %s was not taken; %s", m.ID, strings.ToLower(m.Status)))
+			}
+		}
 		var aux struct{ Digest string }
 		if len(m.Aux) > 0 && json.Unmarshal(m.Aux, &aux) == nil && aux.Digest != "" {
 			digest = aux.Digest

@@ -67,7 +67,9 @@ func (d destination) pushOnce(ctx context.Context, location, ref, service string
 	if err != nil {
 		return "", err
 	}
-	return d.b.engine.Push(ctx, ref, build.TokenAuth(token), d.build.Progress("push", service))
+	return d.b.engine.Push(ctx, ref, build.TokenAuth(token), d.build.Progress("push", service), func(status string) {
+		d.out.emit(event.Event{Type: event.Log, Service: service, Text: status})
+	})
 }
 
 // Store writes the image's row.

@@ -120,19 +120,24 @@ func (c *Cloud) Stop() error {
 func (c *Cloud) Process() *Process { return c.process }
 
 // Push builds a project as a release of a fleet and gives its commit. A build
-// that fails is an error with the log of what failed.
+// that fails is an error with the log of what failed; one that was cut off, with what
+// was told last.
 func (c *Cloud) Push(ctx context.Context, fleet client.Fleet, dir string, each func(event.Event)) (event.Event, error) {
-	var tail []string
+	var tail, told []string
 	result, err := c.Client.Build(ctx, client.BuildRequest{Slug: fleet.Slug, Source: dir}, func(e event.Event) {
 		if e.Type == event.Error {
 			tail = append(append(tail, e.Service+": "+e.Message), e.Tail...)
 		}
+		told = append(told, fmt.Sprintf("%s %s %s %s %s %d%%", e.T.Format(time.TimeOnly), e.Type, e.Service, e.State, e.Text, e.Percent))
 		if each != nil {
 			each(e)
 		}
 	})
 	if err == nil && result.Status != event.StatusSuccess {
 		err = fmt.Errorf("push to %s: %s\n%s", fleet.Slug, result.Status, strings.Join(tail, "\n"))
+	}
+	if err != nil && len(tail) == 0 {
+		err = fmt.Errorf("push to %s: %w; told last:\n%s", fleet.Slug, err, strings.Join(told[max(0, len(told)-20):], "\n"))
 	}
 	return result, err
 }
