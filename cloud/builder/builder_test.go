@@ -11,7 +11,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -61,9 +63,11 @@ type world struct {
 	engineHost string
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T) *world { return newWorldAt(t, nil) }
+
+func newWorldAt(t *testing.T, now func() time.Time) *world {
 	t.Helper()
-	w := &world{World: cloudtest.New(t, nil), engine: &hanging{
+	w := &world{World: cloudtest.New(t, now), engine: &hanging{
 		began: make(chan struct{}, 10), ended: make(chan struct{}, 10), die: make(chan struct{}),
 	}}
 	engine := httptest.NewServer(w.engine)
@@ -203,11 +207,16 @@ func TestAnInvalidProjectMakesNoRelease(t *testing.T) {
 
 func (w *world) push(ctx context.Context, t *testing.T) (event.Event, error) {
 	t.Helper()
+	return w.pushTo(ctx, t, nil)
+}
+
+func (w *world) pushTo(ctx context.Context, t *testing.T, events func(event.Event)) (event.Event, error) {
+	t.Helper()
 	c, err := client.New(client.Config{URL: w.URL, Token: w.AdminSession})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return c.Build(ctx, client.BuildRequest{Slug: "admin/gate", Archive: strings.NewReader(gzipped(t, tarball(t, "Dockerfile", "FROM scratch")))}, nil)
+	return c.Build(ctx, client.BuildRequest{Slug: "admin/gate", Archive: strings.NewReader(gzipped(t, tarball(t, "Dockerfile", "FROM scratch")))}, events)
 }
 
 func (w *world) status(t *testing.T, release int64) (string, string) {
@@ -239,6 +248,31 @@ func TestCancelledFromElsewhere(t *testing.T) {
 	}
 	if release, image := w.status(t, 1); release != model.StatusCancelled || image != model.StatusCancelled {
 		t.Errorf("release %s, image %s", release, image)
+	}
+}
+
+// A server that was taken for gone gives up its build, and says so.
+func TestABuildThatAnotherServerEnded(t *testing.T) {
+	var passed atomic.Int64
+	w := newWorldAt(t, func() time.Time { return time.Now().Add(time.Duration(passed.Load())) })
+	go func() {
+		<-w.engine.began
+		passed.Add(int64(time.Minute))
+		if n, err := w.DB.EndAbandonedBuilds(context.Background()); n != 1 || err != nil {
+			t.Errorf("%d builds were ended, %v", n, err)
+		}
+	}()
+	var said []string
+	result, err := w.pushTo(t.Context(), t, func(e event.Event) { said = append(said, e.Message) })
+	<-w.engine.ended
+	if err != nil || result.Status != event.StatusError || !slices.ContainsFunc(said, func(s string) bool { return strings.HasSuffix(s, "; push again") }) {
+		t.Errorf("result %+v, %v; said %q", result, err, said)
+	}
+	if release, image := w.status(t, 1); release != model.StatusError || image != model.StatusError {
+		t.Errorf("release %s, image %s", release, image)
+	}
+	if r, err := w.DB.ReleaseByID(t.Context(), 1); err != nil || !strings.Contains(r.BuildLog, "is gone") {
+		t.Errorf("its log is %q, %v", r.BuildLog, err)
 	}
 }
 

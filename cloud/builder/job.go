@@ -22,6 +22,7 @@ import (
 // Why a build ends before its time.
 var (
 	errCancelled = errors.New("the build was cancelled")
+	errEnded     = errors.New("the build was ended by another server, which took this one for gone, or by somebody else")
 	errStopping  = errors.New("the builder is being stopped")
 	errTooLong   = errors.New("the build takes longer than this builder allows")
 )
@@ -142,6 +143,8 @@ func (j *job) record(ctx context.Context) error {
 func (j *job) execute(ctx context.Context) {
 	ctx, stopTimer := context.WithTimeoutCause(ctx, j.b.wallTime, errTooLong)
 	defer stopTimer()
+	ctx, kept := j.b.db.KeepBuild(ctx, j.release.ID)
+	defer kept()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer j.watch(cancel)()
@@ -162,13 +165,16 @@ func (j *job) execute(ctx context.Context) {
 	}
 	if cause := context.Cause(ctx); cause != nil {
 		status = statusOf(cause)
+		if lost(cause) {
+			j.out.emit(event.Event{Type: event.Error, Code: "lost", Message: cause.Error() + "; push again"})
+		}
 	}
 	j.conclude(ctx, status, outcomes)
 }
 
 func statusOf(cause error) string {
 	switch {
-	case errors.Is(cause, errStopping):
+	case lost(cause) || errors.Is(cause, errStopping):
 		return event.StatusError
 	case errors.Is(cause, errTooLong):
 		return event.StatusFailed
@@ -176,8 +182,14 @@ func statusOf(cause error) string {
 	return event.StatusCancelled
 }
 
-// watch cancels the build when its release is cancelled from elsewhere. The function it
-// returns ends the watch.
+// lost says that the build is not this server's affair any more.
+func lost(cause error) bool {
+	_, expired := errors.AsType[*model.LostError](cause)
+	return expired || errors.Is(cause, errEnded)
+}
+
+// watch ends the build when its release was ended from elsewhere. The function it returns
+// ends the watch.
 func (j *job) watch(cancel context.CancelCauseFunc) func() {
 	changes := j.b.db.Changes().Watch(model.Topic{Kind: model.ReleaseStatus, ID: j.release.ID})
 	stop := make(chan struct{})
@@ -190,8 +202,12 @@ func (j *job) watch(cancel context.CancelCauseFunc) func() {
 			case <-changes.C():
 			}
 			r, err := j.b.db.ReleaseByID(context.Background(), j.release.ID)
-			if err == nil && r.Status == model.StatusCancelled {
+			switch {
+			case err != nil || r.Status == model.StatusRunning: // the database is away, or it was something else
+			case r.Status == model.StatusCancelled:
 				cancel(errCancelled)
+			default:
+				cancel(errEnded)
 			}
 		}
 	})
@@ -230,8 +246,8 @@ func (j *job) conclude(ctx context.Context, status string, outcomes map[string]*
 		j.log.Error().Err(err).Msg("finish release")
 		j.out.emit(event.Event{Type: event.Error, Code: "internal", Message: "the release could not be stored: " + err.Error()})
 		result.Status = event.StatusError
-	case release.Status == model.StatusCancelled:
-		result.Status = event.StatusCancelled
+	default:
+		result.Status = release.Status // it may have been ended from elsewhere
 	}
 	j.b.ended.add(result.Status)
 	j.log.Info().Str("status", result.Status).Dur("took", time.Since(j.begun)).Msg("build ended")

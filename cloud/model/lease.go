@@ -13,6 +13,7 @@ import (
 type Lease struct {
 	db           *DB
 	name, holder string
+	life         time.Duration
 }
 
 // HeldError says that somebody else has the lease.
@@ -25,48 +26,60 @@ func (e *HeldError) Error() string {
 	return fmt.Sprintf("%s: another server is at it; try again after %s", e.Name, e.Until.Format(time.RFC3339))
 }
 
+// LostError says that a lease was not renewed in time, and ended or was taken by
+// another server.
+type LostError struct{ Name string }
+
+func (e *LostError) Error() string {
+	return e.Name + ": this server did not renew its lease in time, and another one took over"
+}
+
 // leaseLife is how long a lease lasts that nobody renews: how long a server that
 // was killed keeps the others away, and by how much clocks of servers may differ.
 const leaseLife = 2 * time.Minute
 
 // Hold does something while it has the lease. The error is a *HeldError when it
-// cannot be had. The context of do ends when the lease is lost. A lease whose do
-// succeeded is noted as done.
+// cannot be had. The context of do ends with a *LostError when the lease is lost. A
+// lease whose do succeeded is noted as done.
 func (db *DB) Hold(ctx context.Context, name string, do func(context.Context) error) error {
-	l := &Lease{db: db, name: name, holder: randomHex(16)}
+	l := &Lease{db: db, name: name, holder: randomHex(16), life: leaseLife}
 	if err := l.take(ctx); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	renewed := make(chan struct{})
-	go func() {
-		defer close(renewed)
-		if err := l.renew(ctx); err != nil {
-			cancel(fmt.Errorf("%s: %w", name, err))
-		}
-	}()
+	ctx, release := l.keep(ctx)
 	err := do(ctx)
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		err = cause
 	}
-	cancel(nil)
-	<-renewed
+	release()
 	return errors.Join(err, l.end(context.WithoutCancel(ctx), err == nil))
+}
+
+// keep renews the lease until the function returned is called. The context ends
+// with a *LostError when it is lost.
+func (l *Lease) keep(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	renewed := make(chan struct{})
+	go func() {
+		defer close(renewed)
+		cancel(l.renew(ctx))
+	}()
+	return ctx, func() {
+		cancel(nil)
+		<-renewed
+	}
 }
 
 func (l *Lease) take(ctx context.Context) error {
 	var until int64
 	err := l.db.update(ctx, func(t *txn) error {
 		until = 0
-		result, err := t.ExecContext(ctx, `
+		n, err := t.affected(ctx, `
 			INSERT INTO lease (name, holder, expires_at) VALUES (?, ?, ?)
 			ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires_at = excluded.expires_at
-			WHERE lease.holder = excluded.holder OR lease.expires_at <= ?`,
-			l.name, l.holder, t.now.Add(leaseLife).UnixMilli(), t.now.UnixMilli())
-		if err != nil {
-			return err
-		}
-		if n, err := result.RowsAffected(); err != nil || n > 0 {
+			WHERE lease.expires_at <= ?`,
+			l.name, l.holder, t.now.Add(l.life).UnixMilli(), t.now.UnixMilli())
+		if err != nil || n > 0 {
 			return err
 		}
 		return t.QueryRowContext(ctx, `SELECT expires_at FROM lease WHERE name = ?`, l.name).Scan(&until)
@@ -80,8 +93,11 @@ func (l *Lease) take(ctx context.Context) error {
 	return nil
 }
 
+// renew renews the lease until the context ends, or the lease is somebody else's.
+// A database that is away is so for the others, too: when it is back the lease may
+// still be there.
 func (l *Lease) renew(ctx context.Context) error {
-	tick := time.NewTicker(leaseLife / 6)
+	tick := time.NewTicker(l.life / 6)
 	defer tick.Stop()
 	for {
 		select {
@@ -89,13 +105,23 @@ func (l *Lease) renew(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		attempt, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaseLife/4)
-		err := l.take(attempt)
+		attempt, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.life/4)
+		err := l.extend(attempt)
 		cancel()
-		if err != nil {
+		if _, lost := errors.AsType[*LostError](err); lost {
 			return err
 		}
 	}
+}
+
+func (l *Lease) extend(ctx context.Context) error {
+	return l.db.update(ctx, func(t *txn) error {
+		n, err := t.affected(ctx, `UPDATE lease SET expires_at = ? WHERE name = ? AND holder = ?`, t.now.Add(l.life).UnixMilli(), l.name, l.holder)
+		if err == nil && n == 0 {
+			err = &LostError{l.name}
+		}
+		return err
+	})
 }
 
 func (l *Lease) end(ctx context.Context, done bool) error {

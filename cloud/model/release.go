@@ -97,7 +97,8 @@ type NewRelease struct {
 // maxDocument is the size in bytes up to which compositions and logs are kept.
 const maxDocument = 1_000_000
 
-// CreateRelease adds a release with status running.
+// CreateRelease adds a release with status running. One that is built here (source
+// cloud) is this server's to build: see KeepBuild.
 func (db *DB) CreateRelease(ctx context.Context, n NewRelease) (Release, error) {
 	var r Release
 	err := db.update(ctx, func(t *txn) error {
@@ -111,6 +112,11 @@ func (db *DB) CreateRelease(ctx context.Context, n NewRelease) (Release, error) 
 		})
 		if err != nil {
 			return err
+		}
+		if n.Source == "cloud" {
+			if err := t.leaseBuild(ctx, id, db.server); err != nil {
+				return err
+			}
 		}
 		r, err = scanRelease(t.QueryRowContext(ctx, releaseQuery+` WHERE id = ?`, id))
 		return err
@@ -248,12 +254,13 @@ func (db *DB) StartImage(ctx context.Context, id int64) error {
 	})
 }
 
+// changeImage changes an image that is being built; others stay as they are.
 func (t *txn) changeImage(ctx context.Context, id int64, v Values) error {
 	by, err := t.forImage(ctx, id)
 	if err != nil {
 		return err
 	}
-	_, err = t.change(ctx, by, "image", one(id), v)
+	_, err = t.change(ctx, by, "image", Selection{SQL: `t.id = ? AND t.status = 'running'`, Args: []any{id}}, v)
 	return err
 }
 
@@ -274,7 +281,7 @@ const (
 	maxErrorMessage = 300_000
 )
 
-// FinishImage stores the end of an image's build. Texts that are too long
+// FinishImage stores the end of an image's build, unless it ended already. Texts that are too long
 // lose their beginning: the end is where the error is.
 func (db *DB) FinishImage(ctx context.Context, id int64, r ImageResult) error {
 	if err := r.check(); err != nil {
@@ -313,8 +320,8 @@ func tail(s string, n int) string {
 	return strings.ToValidUTF8(s[len(s)-n:], "")
 }
 
-// FinishRelease stores the end of a release's build. A release that was
-// cancelled stays so. When a final release succeeds, its fleet's target
+// FinishRelease stores the end of a release's build. A release whose build ended
+// already, because it was cancelled or taken for abandoned, stays as it is. When a final release succeeds, its fleet's target
 // follows in the same transaction, and devices are told.
 func (db *DB) FinishRelease(ctx context.Context, id int64, status, buildLog string) (Release, error) {
 	if !finished(status) {
@@ -344,7 +351,7 @@ func (t *txn) finishRelease(ctx context.Context, id int64, status, buildLog stri
 	if buildLog != "" {
 		v["build_log"] = tail(buildLog, maxDocument)
 	}
-	_, err = t.change(ctx, by, "release", Selection{SQL: `t.id = ? AND t.status <> 'cancelled'`, Args: []any{id}}, v)
+	_, err = t.change(ctx, by, "release", Selection{SQL: `t.id = ? AND t.status = 'running'`, Args: []any{id}}, v)
 	return err
 }
 
@@ -372,33 +379,6 @@ func (db *DB) LastSuccess(ctx context.Context, fleet int64) (Release, []Image, e
 	}
 	images, err := db.Images(ctx, r.ID)
 	return r, images, err
-}
-
-// abandonedBuild is how long a build can take at most on a database that other
-// servers may be building on.
-const abandonedBuild = 24 * time.Hour
-
-// FailRunningReleases gives status error to builds that a stop of the cloud
-// left behind, and says how many there were. Call it before builds can start. On a
-// shared database a build may be another server's: only those of yesterday count.
-func (db *DB) FailRunningReleases(ctx context.Context) (int, error) {
-	var n int
-	before := db.Now().Add(time.Minute) // all
-	if db.Shared() {
-		before = db.Now().Add(-abandonedBuild)
-	}
-	err := db.update(ctx, func(t *txn) error {
-		if _, err := t.change(ctx, itself(), "image", Selection{SQL: `t.status = 'running' AND t.id IN (SELECT p.image FROM image__is_part_of__release p
-			JOIN release r ON r.id = p.is_part_of__release WHERE r.source = 'cloud' AND r.start_timestamp < ?)`, Args: []any{before.UnixMilli()}},
-			Values{"status": StatusError, "end_timestamp": t.now, "error_message": "The cloud stopped during the build; push again."}); err != nil {
-			return err
-		}
-		var err error
-		n, err = t.change(ctx, itself(), "release", Selection{SQL: `t.status = 'running' AND t.source = 'cloud' AND t.start_timestamp < ?`, Args: []any{before.UnixMilli()}},
-			Values{"status": StatusError, "end_timestamp": t.now})
-		return err
-	})
-	return n, err
 }
 
 // version is what a release's version is made of.

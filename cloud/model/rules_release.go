@@ -224,7 +224,7 @@ func leavingRelease(ctx context.Context, t *txn, w *write) error {
 func afterRelease(ctx context.Context, t *txn, w *write) error {
 	if w.verb == access.Delete {
 		t.announce(Topic{ReleaseStatus, w.id})
-		return nil
+		return t.endBuildLease(ctx, w.id)
 	}
 	if w.verb == access.Update {
 		if err := t.releaseChanged(ctx, w); err != nil {
@@ -241,6 +241,9 @@ func afterRelease(ctx context.Context, t *txn, w *write) error {
 func (t *txn) releaseChanged(ctx context.Context, w *write) error {
 	if w.changes("status") {
 		t.announce(Topic{ReleaseStatus, w.id})
+		if err := t.endBuildLease(ctx, w.id); err != nil {
+			return err
+		}
 		if w.text("status") == StatusCancelled {
 			if err := t.cancelImages(ctx, w); err != nil {
 				return err

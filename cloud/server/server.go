@@ -122,7 +122,7 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 		Path: filepath.Join(cfg.DataDir, "cloud.db"), Database: cfg.Database, RegistryHost: func() string { return s.registryHost }, URL: func() string { return s.url }}); err != nil {
 		return nil, err
 	}
-	if n, err := s.db.FailRunningReleases(ctx); err != nil {
+	if n, err := s.db.EndInterruptedBuilds(ctx); err != nil {
 		return nil, fmt.Errorf("end interrupted builds: %w", err)
 	} else if n > 0 {
 		s.log.Warn().Int("builds", n).Msg("builds were interrupted by the last stop; push again")
@@ -295,6 +295,7 @@ func (s *Server) Run(ctx context.Context) error {
 		return s.assets.Run(ctx, func(err error) { s.log.Error().Err(err).Msg("clear up assets") })
 	})
 	group.Go(func() error { return s.collect(ctx) })
+	group.Go(func() error { return s.builds.EndAbandoned(ctx) })
 	group.Go(func() error {
 		<-ctx.Done()
 		return s.shutdown(context.WithoutCancel(ctx))

@@ -71,9 +71,9 @@ type cloud struct {
 	session  string // from a
 }
 
-// start starts both servers at the same moment on an empty database, and logs in at
-// the first.
-func start(t *testing.T, database string) *cloud {
+// start starts both servers, with more flags, at the same moment on an empty database,
+// and logs in at the first.
+func start(t *testing.T, database string, more ...string) *cloud {
 	t.Helper()
 	c := &cloud{T: t, balancer: balance(t)}
 	images, registry := t.TempDir(), freeAddr(t)
@@ -83,9 +83,9 @@ func start(t *testing.T, database string) *cloud {
 	}
 	for _, s := range []**server{&c.a, &c.b} {
 		api := freeAddr(t)
-		*s = &server{program: program, url: "http://" + api, log: system.NewLog(nil), args: []string{"serve", "--data-dir", t.TempDir(), "--registry-dir", images, "--database", database,
+		*s = &server{program: program, url: "http://" + api, log: system.NewLog(nil), args: append([]string{"serve", "--data-dir", t.TempDir(), "--registry-dir", images, "--database", database,
 			"--listen", api, "--registry-listen", freeAddr(t), "--public-url", "http://" + c.balancer.addr, "--registry-host", registry,
-			"--poll-interval", pollInterval.String()}}
+			"--poll-interval", pollInterval.String()}, more...)}
 		c.balancer.backends = append(c.balancer.backends, api)
 	}
 	c.a.start(t)
