@@ -34,7 +34,7 @@ import (
 
 // deadline is how long anything may take on a loaded machine. Nothing waits so
 // long unless it is broken.
-const deadline = 60 * time.Second
+const deadline = 2 * time.Minute
 
 // scene is one test's device and what surrounds it.
 type scene struct {

@@ -40,7 +40,7 @@ func onSmallDisk(t *testing.T, size string) *scene {
 // An image that cannot fit is refused before it is downloaded, with the numbers;
 // the last release runs on, and a release that fits is taken.
 func TestImageTooLargeForTheDisk(t *testing.T) {
-	s := onSmallDisk(t, "48m")
+	s := onSmallDisk(t, "16m")
 	fleet := s.fleet()
 	duo := system.Compose("small", "large")
 	marks := func(m string) map[string]string { return map[string]string{"small": m, "large": m} }
@@ -49,7 +49,7 @@ func TestImageTooLargeForTheDisk(t *testing.T) {
 	s.settles(first)
 	before := s.services()
 	tape := s.record()
-	s.pushProject(fleet, system.Project{Compose: duo, Services: marks("2"), Ballast: map[string]int{"large": 28 << 20}})
+	s.pushProject(fleet, system.Project{Compose: duo, Services: marks("2"), Ballast: map[string]int{"large": 9 << 20}})
 	w := s.waits("fetch", state.ClassSpace)
 	if !strings.Contains(w.Text, "MB") || !strings.Contains(w.Step, fleet.Name+"/large") || w.Until.IsZero() {
 		t.Errorf("the status does not tell enough: %+v", w)
