@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"deckhand/cloud/answer"
-	"deckhand/cloud/model"
 )
 
 // Routes adds the routes about identity to the mux.
@@ -59,11 +58,7 @@ func (a *Auth) login(w http.ResponseWriter, r *http.Request) {
 		answer.Failure(w, r, err)
 		return
 	}
-	a.answerSession(w, r, u, a.db.Now())
-}
-
-func (a *Auth) answerSession(w http.ResponseWriter, r *http.Request, u model.User, authTime time.Time) {
-	token, err := a.sign(u, authTime)
+	token, err := a.NewSession(u)
 	if err != nil {
 		answer.Failure(w, r, err)
 		return
@@ -76,16 +71,15 @@ func (a *Auth) refresh(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	if actor.Key {
+	token, err := a.AnotherSession(r.Context(), actor)
+	switch {
+	case errors.Is(err, ErrUnauthenticated): // a key is none
 		answer.Empty(w, http.StatusUnauthorized)
-		return
-	}
-	u, err := a.db.UserByID(r.Context(), actor.ID)
-	if err != nil {
+	case err != nil:
 		answer.Failure(w, r, err)
-		return
+	default:
+		answer.Text(w, http.StatusOK, token)
 	}
-	a.answerSession(w, r, u, actor.authTime)
 }
 
 func (a *Auth) actorWhoami(w http.ResponseWriter, r *http.Request) {

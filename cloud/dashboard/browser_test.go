@@ -5,6 +5,8 @@ package dashboard_test
 import (
 	"context"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -214,4 +216,37 @@ func TestThePageInTheDarkAndOnAPhone(t *testing.T) {
 		t.Error("the page is wider than the phone")
 	}
 	picture(ctx, t, "page-dark-phone.png")
+}
+
+// The page that balena's command line opens: the person logs in and agrees, and the
+// browser brings the token to the program on the same computer.
+func TestAProgramIsLetInByTheBrowser(t *testing.T) {
+	w := serve(t)
+	tokens := make(chan string, 1)
+	program := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost && r.URL.Path == "/auth" {
+			tokens <- r.PostFormValue("token")
+		}
+		_, _ = rw.Write([]byte("<body>thank you</body>"))
+	}))
+	defer program.Close()
+	ctx := browser(t)
+	do(ctx, t, chromedp.Navigate(w.URL+waiting(program.URL+"/auth")),
+		chromedp.WaitVisible(`input[name=username]`),
+		chromedp.SendKeys(`input[name=username]`, "admin"),
+		chromedp.SendKeys(`input[name=password]`, w.AdminPassword),
+		chromedp.Submit(`form`))
+	within(ctx, t, "form", "asks to act as admin")
+	within(ctx, t, "form", strings.TrimPrefix(program.URL, "http://"))
+	picture(ctx, t, "program.png")
+	select {
+	case <-tokens:
+		t.Fatal("the program was let in before anybody agreed")
+	default:
+	}
+	do(ctx, t, chromedp.Click(`form button`))
+	within(ctx, t, "body", "thank you")
+	if who := w.Want(200, "GET", "/user/v1/whoami", <-tokens, "").Body; !strings.Contains(who, `"admin"`) {
+		t.Errorf("the token is of %s", who)
+	}
 }

@@ -54,7 +54,7 @@ func New(cfg Config) (*Dashboard, error) {
 		return nil, fmt.Errorf("read page templates: %w", err)
 	}
 	d := &Dashboard{db: cfg.DB, auth: cfg.Auth, secure: cfg.Secure, page: page, static: map[string]asset{}, sameSite: http.NewCrossOriginProtection()}
-	for name, kind := range map[string]string{"page.css": "text/css; charset=utf-8", "live.js": "text/javascript; charset=utf-8", "icon.svg": "image/svg+xml"} {
+	for name, kind := range map[string]string{"page.css": "text/css; charset=utf-8", "live.js": "text/javascript; charset=utf-8", "deliver.js": "text/javascript; charset=utf-8", "icon.svg": "image/svg+xml"} {
 		body, err := fs.ReadFile(files, "static/"+name)
 		if err != nil {
 			return nil, fmt.Errorf("read page files: %w", err)
@@ -70,6 +70,8 @@ func (d *Dashboard) Routes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /{$}", d.index)
 	mux.Handle("POST /login", d.sameSite.Handler(http.HandlerFunc(d.login)))
 	mux.Handle("POST /logout", d.sameSite.Handler(http.HandlerFunc(d.logout)))
+	mux.HandleFunc("GET "+programPath+"{callback...}", d.askForProgram)
+	mux.Handle("POST "+programPath+"{callback...}", d.sameSite.Handler(http.HandlerFunc(d.authorise)))
 	mux.HandleFunc("GET /live", d.live)
 	mux.HandleFunc("GET /static/{name}", d.file)
 }
@@ -80,7 +82,9 @@ const cookieName = "deckhand_session"
 const policy = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; " +
 	"form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 
-func protect(w http.ResponseWriter) {
+func protect(w http.ResponseWriter) { protectBut(w, policy) }
+
+func protectBut(w http.ResponseWriter, policy string) {
 	h := w.Header()
 	h.Set("Content-Security-Policy", policy)
 	h.Set("X-Content-Type-Options", "nosniff")
@@ -128,10 +132,13 @@ func (d *Dashboard) index(w http.ResponseWriter, r *http.Request) {
 // tooMany refuses for a while who, or whose network, sent too much that is wrong.
 func (d *Dashboard) tooMany(w http.ResponseWriter, r *http.Request, username string, e *auth.TooManyAttempts) {
 	w.Header().Set("Retry-After", strconv.Itoa(int(e.Wait/time.Second)+1))
-	d.render(w, r, http.StatusTooManyRequests, "login.html", loginView{username, e.Error()})
+	d.render(w, r, http.StatusTooManyRequests, "login.html", loginView{Username: username, Problem: e.Error(), Callback: r.PostFormValue("callback")})
 }
 
-type loginView struct{ Username, Problem string }
+type loginView struct {
+	Username, Problem string
+	Callback          string // of the program that waits; empty: none does
+}
 
 func (d *Dashboard) login(w http.ResponseWriter, r *http.Request) {
 	protect(w)
@@ -143,7 +150,7 @@ func (d *Dashboard) login(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if errors.Is(err, auth.ErrUnauthenticated) {
-		d.render(w, r, http.StatusUnauthorized, "login.html", loginView{username, "User name and password do not match. A lost password is replaced by “deckhand-cloud user reset-password”."})
+		d.render(w, r, http.StatusUnauthorized, "login.html", loginView{Callback: r.PostFormValue("callback"), Username: username, Problem: "User name and password do not match. A lost password is replaced by “deckhand-cloud user reset-password”."})
 		return
 	}
 	if err != nil {
@@ -156,7 +163,11 @@ func (d *Dashboard) login(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	http.SetCookie(w, d.cookie(token, 7*24*3600))
-	http.Redirect(w, r, "/", http.StatusSeeOther)
+	next := "/"
+	if p, err := programAt(r.PostFormValue("callback")); err == nil {
+		next = p.page()
+	}
+	http.Redirect(w, r, next, http.StatusSeeOther)
 }
 
 func (d *Dashboard) logout(w http.ResponseWriter, r *http.Request) {

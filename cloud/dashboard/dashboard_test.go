@@ -94,7 +94,7 @@ func TestThePageEscapesWhatDevicesSay(t *testing.T) {
 
 func TestPageFiles(t *testing.T) {
 	w := startPage(t)
-	for _, name := range []string{"page.css", "live.js", "icon.svg"} {
+	for _, name := range []string{"page.css", "live.js", "deliver.js", "icon.svg"} {
 		a := w.Want(200, "GET", "/static/"+name, "", "")
 		w.Want(304, "GET", "/static/"+name, "", "", "If-None-Match", a.Header.Get("ETag"))
 		if strings.Contains(a.Body, "://") && name != "icon.svg" {

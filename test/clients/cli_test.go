@@ -6,9 +6,13 @@ import (
 	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/json"
+	"io"
 	"net/http"
+	"net/http/cookiejar"
+	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -50,6 +54,60 @@ func sessionStory(t *testing.T) {
 	o.says("login --credentials --email me@example.test --password "+set.cloud.Password, "Successfully logged in as: admin")
 	o.says("whoami", "EMAIL: me@example.test")
 	o.says("version", "22.5.5")
+	o.says("logout")
+	o.logsInByPage()
+	o.says("whoami", "USERNAME: admin")
+}
+
+var (
+	opened = regexp.MustCompile(`https?://\S+/login/cli/\S+`)
+	button = regexp.MustCompile(`<form method="post" action="([^"]+)"`)
+	given  = regexp.MustCompile(`name="token" value="([^"]+)"`)
+)
+
+// logsInByPage is "login --web", and what the person does on the page that it opens.
+func (o *owner) logsInByPage() {
+	o.Helper()
+	c := o.types("login --web")
+	c.shows("/login/cli/")
+	page := opened.FindString(c.log.String())
+	cloud, err := url.Parse(page)
+	o.must(err)
+	jar, err := cookiejar.New(nil)
+	o.must(err)
+	browser := &http.Client{Jar: jar}
+	send := func(address string, fields url.Values) string {
+		o.Helper()
+		req, err := http.NewRequestWithContext(o.Context(), http.MethodPost, address, strings.NewReader(fields.Encode()))
+		o.must(err)
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		resp, err := browser.Do(req)
+		o.must(err)
+		defer resp.Body.Close()
+		text, err := io.ReadAll(resp.Body)
+		o.must(err)
+		if resp.StatusCode != http.StatusOK {
+			o.Fatalf("%s is answered %s: %s", address, resp.Status, text)
+		}
+		return string(text)
+	}
+	found := func(rule *regexp.Regexp, text string) string {
+		o.Helper()
+		m := rule.FindStringSubmatch(text)
+		if m == nil {
+			o.Fatalf("no %s in %s", rule, text)
+		}
+		return m[1]
+	}
+	callback, err := url.PathUnescape(strings.TrimPrefix(cloud.Path, "/login/cli/"))
+	o.must(err)
+	asked := send(cloud.ResolveReference(&url.URL{Path: "/login"}).String(),
+		url.Values{"username": {"admin"}, "password": {set.cloud.Password}, "callback": {callback}})
+	agreed := send(cloud.Scheme+"://"+cloud.Host+found(button, asked), nil)
+	if said := send(found(button, agreed), url.Values{"token": {found(given, agreed)}}); !strings.Contains(said, "login was successful") {
+		o.Errorf("the CLI answers %s", said)
+	}
+	c.end(c.ends() == 0, "it failed", []string{"Successfully logged in as: admin"})
 }
 
 // A device's own key opens what the device may see: itself.

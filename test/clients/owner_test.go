@@ -50,6 +50,7 @@ func newOwner(t testing.TB) *owner {
 	o.env = []string{
 		"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + o.dir, "DOCKER_HOST=" + set.desk.Host,
 		"BALENARC_API_URL=" + o.seen.URL, "BALENARC_BUILDER_URL=" + o.seen.URL, "BALENARC_BALENA_URL=example.test",
+		"BALENARC_DASHBOARD_URL=" + o.seen.URL, "BROWSER=true", // nobody looks
 		"BALENARC_DATA_DIRECTORY=" + o.data(),
 		"BALENARC_NO_SENTRY=1", "BALENARC_NO_ANALYTICS=1", "BALENARC_UNSUPPORTED=1",
 		"BALENA_DISABLE_AUTOUPDATE=1", // it would go on in the background, after the test
