@@ -44,6 +44,18 @@ const workers = 64
 // reporters is how many devices report.
 const reporters = 2000
 
+// Half of what a cloud is meant to bear in a second, all at the same time: polls of
+// devices that have their state, polls of those whose state changed, and reports.
+const (
+	halfSame    = 2500
+	halfChanged = 500
+	halfReports = 500
+)
+
+// restless is how many devices have a state that changes all the time. They are of a
+// fleet of their own: others keep theirs.
+const restless = 100
+
 // crowd is a server with its devices.
 type crowd struct {
 	testing.TB
@@ -59,6 +71,9 @@ type crowd struct {
 	session  string
 	key      string // registers devices
 	devices  []simulated
+
+	changing model.Fleet
+	restless []simulated // its devices
 }
 
 type simulated struct {
@@ -71,7 +86,7 @@ type simulated struct {
 func TestCloud(t *testing.T) {
 	table := &strings.Builder{}
 	columns := tabwriter.NewWriter(table, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(columns, "devices\tdatabase\tregistered/s\tnot modified/s\tp99 ms\tchanged/s\tp99 ms\treports/s\tp99 ms\tat half: p50 ms\tp99 ms\tRSS MB\trelease to\ts\tRSS MB\n")
+	fmt.Fprintf(columns, "devices\tdatabase\tregistered/s\tnot modified/s\tp99 ms\tchanged/s\tp99 ms\treports/s\tp99 ms\tat half: p50 ms\tp99 ms\tat half of the target: p50 ms\tp99 ms\tRSS MB\trelease to\ts\tserver's CPU s\tRSS MB\n")
 	name := "SQLite"
 	if postgres.Wanted() {
 		name = "PostgreSQL"
@@ -112,17 +127,28 @@ func measure(t *testing.T, program string, n int) string {
 	registered := c.run(c.register)
 	c.all(func(d *simulated) { c.poll(d, http.StatusOK) }) // everybody has its state
 	same := c.run(func(int) { c.poll(c.anyone(), http.StatusNotModified) })
-	changed := c.changes()
+	changed := c.changes(c.fleet, func() result {
+		return c.run(func(int) { c.pollChanged(c.anyone()) })
+	})
 	c.all(func(d *simulated) { c.poll(d, 0) })
 	// Devices that have reported before: the first report of one is longer.
 	reporting := c.devices[:min(len(c.devices), reporters)]
 	each(reporting, c, func(d *simulated) { c.report(d, -1) })
 	reports := c.run(func(i int) { c.report(&reporting[i%len(reporting)], i) })
-	half := c.half(same.rate/4, reports.rate/4)
+	half := c.paced(
+		load{same.rate / 4, func() { c.poll(c.anyone(), 0) }},
+		load{reports.rate / 4, func() { c.report(anyOf(reporting), rand.IntN(1000)) }})
+	target := c.changes(c.changing, func() result {
+		return c.paced(
+			load{halfSame, func() { c.poll(c.anyone(), http.StatusNotModified) }},
+			load{halfChanged, func() { c.pollChanged(anyOf(c.restless)) }},
+			load{halfReports, func() { c.report(anyOf(reporting), rand.IntN(1000)) }})
+	})
 	memory := c.memory()
-	told, took := c.release()
-	return fmt.Sprintf("%.0f\t%.0f\t%s\t%.0f\t%s\t%.0f\t%s\t%s\t%s\t%d\t%d\t%.2f\t%d",
-		registered.rate, same.rate, same.at(99), changed.rate, changed.at(99), reports.rate, reports.at(99), half.at(50), half.at(99), memory, told, took.Seconds(), c.memory())
+	told, took, busy := c.release()
+	return fmt.Sprintf("%.0f\t%.0f\t%s\t%.0f\t%s\t%.0f\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%.2f\t%.2f\t%d",
+		registered.rate, same.rate, same.at(99), changed.rate, changed.at(99), reports.rate, reports.at(99), half.at(50), half.at(99), target.at(50), target.at(99),
+		memory, told, took.Seconds(), busy.Seconds(), c.memory())
 }
 
 // composition has ten services.
@@ -168,22 +194,32 @@ func (c *crowd) prepare(n int) {
 	for _, i := range building {
 		c.must(w.DB.FinishImage(c.Context(), i.ID, model.ImageResult{Status: model.StatusSuccess, ContentHash: "sha256:" + strings.Repeat("d", 64), PushedAt: time.Now(), Size: 42}))
 	}
+	c.changing = w.Fleet(w.Admin, "restless")
+	w.Release(c.changing, "cccc", composition())
 	for i := range 10 {
-		_, err := w.DB.AddVariable(c.Context(), model.FleetEnvironment, c.fleet.ID, fmt.Sprintf("SETTING_%d", i), "a value of some length")
-		c.must(err)
+		for _, fleet := range []model.Fleet{c.fleet, c.changing} {
+			_, err := w.DB.AddVariable(c.Context(), model.FleetEnvironment, fleet.ID, fmt.Sprintf("SETTING_%d", i), "a value of some length")
+			c.must(err)
+		}
 	}
 	c.key = w.Key(c.fleet.Actor, model.RoleProvisioning)
 	c.session = w.Key(w.Admin.Actor, model.RoleUser)
-	c.devices = make([]simulated, n)
 	began := time.Now()
-	for i := range c.devices {
-		c.devices[i].uuid, c.devices[i].key = fmt.Sprintf("%032x", i+1), fmt.Sprintf("key-of-device-%08d", i)
+	c.devices, c.restless = c.made(w.DB, c.fleet, n, 0), c.made(w.DB, c.changing, restless, n)
+	c.Logf("%d devices made in %s", n, time.Since(began).Round(time.Millisecond))
+}
+
+// made are new devices of a fleet, behind so many others.
+func (c *crowd) made(db *model.DB, fleet model.Fleet, n, others int) []simulated {
+	devices := make([]simulated, n)
+	for i := range devices {
+		devices[i].uuid, devices[i].key = fmt.Sprintf("%032x", others+i+1), fmt.Sprintf("key-of-device-%08d", others+i)
 	}
-	c.all(func(d *simulated) {
-		_, err := w.DB.RegisterDevice(c.Context(), model.NewDevice{Fleet: c.fleet.ID, UUID: d.uuid, DeviceType: "generic-amd64", Key: d.key})
+	each(devices, c, func(d *simulated) {
+		_, err := db.RegisterDevice(c.Context(), model.NewDevice{Fleet: fleet.ID, UUID: d.uuid, DeviceType: "generic-amd64", Key: d.key})
 		c.must(err)
 	})
-	c.Logf("%d devices made in %s", n, time.Since(began).Round(time.Millisecond))
+	return devices
 }
 
 func (c *crowd) must(err error) {
@@ -235,7 +271,9 @@ func (c *crowd) memory() int {
 	return 0
 }
 
-func (c *crowd) anyone() *simulated { return &c.devices[rand.IntN(len(c.devices))] }
+func (c *crowd) anyone() *simulated { return anyOf(c.devices) }
+
+func anyOf(devices []simulated) *simulated { return &devices[rand.IntN(len(devices))] }
 
 // do makes a request; 0 takes any status.
 func (c *crowd) do(method, path, key, body string, status int, headers ...string) (*http.Response, []byte) {
@@ -272,6 +310,12 @@ func (c *crowd) poll(d *simulated, status int) *http.Response {
 		d.tag.Store(new(resp.Header.Get("ETag")))
 	}
 	return resp
+}
+
+// pollChanged asks for a target which is not the one that the device has.
+func (c *crowd) pollChanged(d *simulated) {
+	d.tag.Store(new(`"old"`)) // so that a small crowd has to be told, too
+	c.poll(d, http.StatusOK)
 }
 
 // report says something new.
@@ -345,60 +389,69 @@ func each(devices []simulated, c *crowd, do func(d *simulated)) {
 	running.Wait()
 }
 
-// changes has variables of the fleet change all the time: each device that asks has
-// an old target.
-func (c *crowd) changes() result {
+// changes has a variable of a fleet change all the time: each device that asks has an
+// old target.
+func (c *crowd) changes(fleet model.Fleet, do func() result) result {
 	stop, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
 		for i := 0; ; i++ {
 			select {
 			case <-stop:
 				return
-			case <-time.After(100 * time.Millisecond):
-				c.do("PATCH", fmt.Sprintf("/v7/application_environment_variable?$filter=application%%20eq%%20%d%%20and%%20name%%20eq%%20'SETTING_0'", c.fleet.ID),
+			case <-tick.C:
+				c.do("PATCH", fmt.Sprintf("/v7/application_environment_variable?$filter=application%%20eq%%20%d%%20and%%20name%%20eq%%20'SETTING_0'", fleet.ID),
 					c.session, fmt.Sprintf(`{"value":"%d"}`, i), http.StatusOK)
 			}
 		}
 	}()
-	r := c.run(func(int) {
-		d := c.anyone()
-		d.tag.Store(new(`"old"`)) // so that a small crowd has to be told, too
-		c.poll(d, http.StatusOK)
-	})
+	r := do()
 	close(stop)
 	<-done
 	return r
 }
 
-// half is the time that polls take while half of what is possible happens.
-func (c *crowd) half(polls, reports float64) result {
+// load is something that is done so many times a second.
+type load struct {
+	rate float64
+	do   func()
+}
+
+// paced has all loads at the same time for a phase, and gives how long each thing took.
+func (c *crowd) paced(loads ...load) result {
 	var mu sync.Mutex
 	var r result
 	var running sync.WaitGroup
-	at := func(rate float64, do func(i int)) {
+	end := time.Now().Add(*phase)
+	for _, l := range loads {
+		gap := time.Duration(workers / 2 / l.rate * float64(time.Second))
 		for w := range workers / 2 {
 			running.Go(func() {
-				gap := time.Duration(float64(workers/2) / rate * float64(time.Second))
+				var times []time.Duration
 				next := time.Now().Add(time.Duration(w) * gap / (workers / 2))
-				for end := time.Now().Add(*phase); next.Before(end); next = next.Add(gap) {
-					time.Sleep(time.Until(next))
-					do(w)
-					mu.Lock()
-					r.times = append(r.times, time.Since(next)) // also what had to wait for its turn
-					mu.Unlock()
+				turn := time.NewTimer(time.Until(next))
+				defer turn.Stop()
+				for ; next.Before(end) && !c.Failed(); next = next.Add(gap) {
+					turn.Reset(time.Until(next))
+					<-turn.C
+					l.do()
+					times = append(times, time.Since(next)) // also what had to wait for its turn
 				}
+				mu.Lock()
+				defer mu.Unlock()
+				r.times = append(r.times, times...)
 			})
 		}
 	}
-	at(polls, func(int) { c.poll(c.anyone(), 0) })
-	at(reports, func(int) { c.report(&c.devices[rand.IntN(min(len(c.devices), reporters))], rand.IntN(1000)) })
 	running.Wait()
 	return r
 }
 
-// release has many devices wait, releases, and measures until the last one knows.
-func (c *crowd) release() (told int, took time.Duration) {
+// release has many devices wait, releases, and measures until the last one knows, and
+// how long the server worked for that.
+func (c *crowd) release() (told int, took, busy time.Duration) {
 	n := min(*waitings, len(c.devices))
 	transport := &http.Transport{MaxIdleConnsPerHost: n, DisableCompression: true}
 	held := *c
@@ -418,29 +471,47 @@ func (c *crowd) release() (told int, took time.Duration) {
 		})
 	}
 	c.settled()
-	began := time.Now()
+	began, before := time.Now(), c.worked()
 	c.do("PATCH", fmt.Sprintf("/v7/release(%d)", c.releases[1].ID), c.session, `{"status":"success","end_timestamp":"2030-01-01T00:00:00.000Z"}`, http.StatusOK)
 	running.Wait()
 	if int(knows.Load()) != n {
 		c.Errorf("%d of %d devices were told", knows.Load(), n)
 	}
-	return n, time.Unix(0, last.Load()).Sub(began)
+	return n, time.Unix(0, last.Load()).Sub(began), c.worked() - before
 }
 
 // settled waits until the server has nothing to do: all that wait do so.
 func (c *crowd) settled() {
-	work := func() string {
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", c.process.PID))
-		c.must(err)
-		fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')'):]))
-		return fields[11] + " " + fields[12] // its time in user and kernel mode
-	}
-	for before, quiet, deadline := "", 0, time.Now().Add(time.Minute); quiet < 3 && time.Now().Before(deadline); {
-		time.Sleep(300 * time.Millisecond)
-		if now := work(); now == before {
+	tick := time.NewTicker(300 * time.Millisecond)
+	defer tick.Stop()
+	before, quiet := time.Duration(-1), 0
+	for deadline := time.After(time.Minute); quiet < 3; {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			return
+		}
+		if now := c.worked(); now == before {
 			quiet++
 		} else {
 			before, quiet = now, 0
 		}
 	}
+}
+
+// clockTick is the unit of the times in /proc.
+const clockTick = 10 * time.Millisecond
+
+// worked is how long the server's process worked until now, in user and kernel mode.
+func (c *crowd) worked() time.Duration {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", c.process.PID))
+	c.must(err)
+	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')'):]))
+	var ticks time.Duration
+	for _, field := range fields[12:14] {
+		n, err := strconv.Atoi(field)
+		c.must(err)
+		ticks += time.Duration(n)
+	}
+	return ticks * clockTick
 }
