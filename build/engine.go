@@ -52,8 +52,9 @@ func (e *Engine) Arch(ctx context.Context) (string, error) {
 
 // serviceError is a failure that lies in what was pushed, not in the builder.
 type serviceError struct {
-	text string
-	code int // exit status of the command that failed; 0 when none did
+	text   string
+	code   int  // exit status of the command that failed; 0 when none did
+	denied bool // the registry does not take it
 }
 
 func (e *serviceError) Error() string { return e.text }
@@ -233,7 +234,19 @@ func (e *Engine) Push(ctx context.Context, ref, auth string, tell Progress, out 
 	if err == nil && digest == "" {
 		err = errors.New("the engine did not say under which digest it pushed")
 	}
+	if said, ok := errors.AsType[*serviceError](err); ok {
+		if reason, denied := strings.CutPrefix(said.text, "denied: "); denied {
+			err = &serviceError{text: "the registry does not take it: " + reason, denied: true}
+		}
+	}
 	return digest, err
+}
+
+// Denied says whether a push failed because the registry will not take the image, however
+// often it is asked.
+func Denied(err error) bool {
+	said, ok := errors.AsType[*serviceError](err)
+	return ok && said.denied
 }
 
 // ImageIDs lists the local images that have all the labels, steps of builds included.

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -40,9 +41,32 @@ type cloud struct {
 	owner  *client.Client
 	token  string // of the owner
 	fleet  model.Fleet
+
+	denials atomic.Int64 // answers of the registry that something is not allowed
 }
 
+// watched counts answers that something is not allowed.
+type watched struct {
+	http.ResponseWriter
+	denials *atomic.Int64
+}
+
+func (w *watched) WriteHeader(status int) {
+	if status == http.StatusForbidden {
+		w.denials.Add(1)
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *watched) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
 func startCloud(t *testing.T) *cloud {
+	t.Helper()
+	return startCloudWith(t, 0)
+}
+
+// startCloudWith is startCloud with a quota of bytes for each organization; 0: none.
+func startCloudWith(t *testing.T, quota int64) *cloud {
 	t.Helper()
 	c := &cloud{engine: dockerd.Start(t)}
 	mux := http.NewServeMux()
@@ -60,7 +84,7 @@ func startCloud(t *testing.T) *cloud {
 	must(t, err)
 	reg, err := registry.New(registry.Config{
 		Dir: t.TempDir(), Realm: srv.URL + "/auth/v1/token", Service: c.keys.RegistryService(),
-		Issuer: c.keys.RegistryIssuer(), JWKS: c.keys.RegistryJWKS(), Log: zerolog.Nop(),
+		Issuer: c.keys.RegistryIssuer(), JWKS: c.keys.RegistryJWKS(), Quota: registry.Quota{Bytes: quota, Owners: c.db}, Log: zerolog.Nop(),
 	})
 	must(t, err)
 	t.Cleanup(func() { _ = reg.Close() })
@@ -71,7 +95,9 @@ func startCloud(t *testing.T) *cloud {
 	must(t, err)
 	t.Cleanup(func() { _ = b.Close() })
 	c.keys.Routes(mux)
-	mux.Handle("/v2/", reg)
+	mux.HandleFunc("/v2/", func(w http.ResponseWriter, r *http.Request) {
+		reg.ServeHTTP(&watched{w, &c.denials}, r)
+	})
 	mux.Handle("/v3/build", b)
 
 	name, password, err := c.keys.FirstLogin(t.Context())
@@ -279,8 +305,9 @@ func (c *cloud) failing(t *testing.T, dir string) {
 	must(t, os.WriteFile(filepath.Join(dir, "front/Dockerfile"), []byte("FROM scratch\nCOPY app /app\n"), 0o644))
 }
 
-// framing checks the stream that balena's own tools read.
-func (c *cloud) framing(t *testing.T, dir string) {
+// official pushes as balena's tools do and gives the answer.
+func (c *cloud) official(t *testing.T, dir string) []byte {
+	t.Helper()
 	project, err := client.OpenProject(dir)
 	must(t, err)
 	reader, writer := io.Pipe()
@@ -296,6 +323,12 @@ func (c *cloud) framing(t *testing.T, dir string) {
 	defer resp.Body.Close()
 	raw, err := io.ReadAll(resp.Body)
 	must(t, err)
+	return raw
+}
+
+// framing checks the stream that balena's own tools read.
+func (c *cloud) framing(t *testing.T, dir string) {
+	raw := c.official(t, dir)
 	if !strings.HasPrefix(string(raw), "[\n{") || !strings.HasSuffix(string(raw), "}\n]\n") || !strings.Contains(string(raw), "}\n,\n{") {
 		t.Errorf("not laid out as clients expect: %.80q … %q", raw, raw[max(0, len(raw)-40):])
 	}

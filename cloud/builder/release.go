@@ -50,7 +50,7 @@ func (d destination) Deliver(ctx context.Context, s build.Service, id string, o 
 			o.ContentHash = digest
 			return nil
 		}
-		if attempt == pushAttempts || ctx.Err() != nil {
+		if attempt == pushAttempts || ctx.Err() != nil || build.Denied(err) {
 			return fmt.Errorf("push the image: %w", err)
 		}
 		select {
