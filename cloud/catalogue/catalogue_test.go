@@ -80,6 +80,15 @@ func TestDeviceTypes(t *testing.T) {
 		t.Fatalf("no Raspberry Pi 4 in %v", all)
 	}
 	one := decode(t, w.Want(http.StatusOK, "GET", "/device-types/v1/raspberrypi4-64", "", "").Body)
+	if steps, _ := one["instructions"].([]any); len(steps) != 2 || steps[1] != "Connect the Raspberry Pi 4 (using 64bit OS) to its power supply." {
+		t.Errorf("how the host OS gets onto it: %v", steps)
+	}
+	for _, d := range all {
+		steps, err := json.Marshal(d["instructions"])
+		if err != nil || len(steps) < 20 || strings.Contains(string(steps), "{{") || strings.Contains(string(steps), `""`) {
+			t.Errorf("instructions of %s: %s", d["slug"], steps)
+		}
+	}
 	if options, _ := one["options"].([]any); len(options) == 0 {
 		t.Errorf("nothing to ask for: %v", one)
 	}

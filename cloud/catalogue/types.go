@@ -63,7 +63,7 @@ func (c *Catalogue) types(ctx context.Context) ([]deviceType, error) {
 	out := make([]deviceType, len(all))
 	for i, t := range all {
 		out[i] = deviceType{Slug: t.Slug, Name: t.Name, Arch: t.Arch, Aliases: aliases(t), State: "RELEASED",
-			Options: questions(), Instructions: []string{}}
+			Options: questions(), Instructions: append([]string{}, t.Instructions...)}
 	}
 	return out, nil
 }

@@ -12,6 +12,9 @@ type DeviceType struct {
 	Slug, Name string
 	Arch       string   // slug of its processor architecture
 	Aliases    []string // names by which it is found, sorted
+	// Instructions are how a host OS gets onto it; none for types that somebody else
+	// brought.
+	Instructions []string
 }
 
 // DeviceTypes lists all types, by slug.
@@ -25,6 +28,11 @@ func (db *DB) DeviceTypes(ctx context.Context) ([]DeviceType, error) {
 		return nil, fmt.Errorf("read device types: %w", err)
 	}
 	defer rows.Close()
+	instructions := map[string][]string{}
+	_, known := catalogue()
+	for _, k := range known {
+		instructions[k.slug] = k.instructions()
+	}
 	var all []DeviceType
 	for rows.Next() {
 		var t DeviceType
@@ -32,6 +40,7 @@ func (db *DB) DeviceTypes(ctx context.Context) ([]DeviceType, error) {
 		if err := rows.Scan(&t.ID, &t.Slug, &t.Name, &t.Arch, &alias); err != nil {
 			return nil, fmt.Errorf("read device types: %w", err)
 		}
+		t.Instructions = instructions[t.Slug]
 		if n := len(all); n == 0 || all[n-1].ID != t.ID {
 			all = append(all, t)
 		}

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"strings"
 	"time"
 
 	"deckhand/cloud/access"
@@ -352,69 +351,4 @@ func (db *DB) OwnerOfKey(ctx context.Context, key string) (KeyOwner, error) {
 		HashKey(key), millis(db.Now())).Scan(&role, &o.Actor, &expiry, &user, &device, &fleet, &o.Name)
 	o.Role, o.User, o.Device, o.Fleet, o.Expiry = Role(role), user.Int64, device.Int64, fleet.Int64, fromMillis(expiry)
 	return o, notFound(err, "key")
-}
-
-// architectures and deviceTypes are the catalogue a new cloud starts with;
-// rows missing from an older database are added when it is opened.
-func catalogue() (architectures []string, deviceTypes [][3]string) {
-	architectures = []string{"rpi", "armv7hf", "aarch64", "i386-nlp", "i386", "amd64"}
-	deviceTypes = [][3]string{ // slug, name, architecture
-		{"generic-amd64", "Generic x86_64 (GPT)", "amd64"},
-		{"genericx86-64-ext", "Generic x86_64", "amd64"},
-		{"intel-nuc", "Intel NUC", "amd64"},
-		{"qemux86-64", "QEMU X86 64bit", "amd64"},
-		{"qemux86", "QEMU X86 32bit", "i386"},
-		{"generic-aarch64", "Generic AARCH64 (ARMv8)", "aarch64"},
-		{"generic-armv7ahf", "Generic ARMv7-a HF", "armv7hf"},
-		{"raspberry-pi", "Raspberry Pi (v1 / Zero / Zero W)", "rpi"},
-		{"raspberry-pi2", "Raspberry Pi 2", "armv7hf"},
-		{"raspberrypi3", "Raspberry Pi 3", "armv7hf"},
-		{"raspberrypi3-64", "Raspberry Pi 3 (using 64bit OS)", "aarch64"},
-		{"raspberrypi0-2w-64", "Raspberry Pi Zero 2 W (64bit)", "aarch64"},
-		{"raspberrypi4-64", "Raspberry Pi 4 (using 64bit OS)", "aarch64"},
-		{"raspberrypi400-64", "Raspberry Pi 400", "aarch64"},
-		{"raspberrypi5", "Raspberry Pi 5", "aarch64"},
-		{"revpi-core-3", "Revolution Pi Core 3", "armv7hf"},
-		{"beaglebone-black", "BeagleBone Black", "armv7hf"},
-		{"jetson-nano", "Nvidia Jetson Nano SD-CARD", "aarch64"},
-		{"jetson-xavier", "Nvidia Jetson AGX Xavier", "aarch64"},
-		{"jetson-orin-nano-devkit-nvme", "Nvidia Jetson Orin Nano 8GB (SD) Devkit NVME", "aarch64"},
-	}
-	return architectures, deviceTypes
-}
-
-func (db *DB) seed(ctx context.Context) error {
-	architectures, deviceTypes := catalogue()
-	return db.update(ctx, func(t *txn) error {
-		for _, slug := range architectures {
-			if _, err := t.ExecContext(ctx, `INSERT INTO cpu_architecture (created_at, slug) VALUES (?, ?) ON CONFLICT (slug) DO NOTHING`, millis(t.now), slug); err != nil {
-				return err
-			}
-		}
-		for _, d := range deviceTypes {
-			if _, err := t.ExecContext(ctx, `
-				INSERT INTO device_type (created_at, slug, name, is_of__cpu_architecture)
-				VALUES (?, ?, ?, (SELECT id FROM cpu_architecture WHERE slug = ?)) ON CONFLICT (slug) DO NOTHING`,
-				millis(t.now), d[0], d[1], d[2]); err != nil {
-				return err
-			}
-		}
-		if _, err := t.ExecContext(ctx, `
-			INSERT INTO application_type (created_at, slug, name, supports_multicontainer, needs__os_version_range)
-			VALUES (?, 'default', 'Default', TRUE, '>=2.11.0') ON CONFLICT (slug) DO NOTHING`, millis(t.now)); err != nil {
-			return err
-		}
-		// Clients look types up through their aliases only.
-		_, err := t.ExecContext(ctx, `
-			INSERT INTO device_type_alias (created_at, device_type, is_referenced_by__alias)
-			SELECT CAST(? AS BIGINT), id, slug FROM device_type WHERE TRUE ON CONFLICT (is_referenced_by__alias) DO NOTHING`, millis(t.now))
-		return err
-	})
-}
-
-// deviceType finds a device type by slug.
-func (t *txn) deviceType(ctx context.Context, slug string) (int64, error) {
-	var id int64
-	err := t.QueryRowContext(ctx, `SELECT id FROM device_type WHERE slug = ?`, strings.ToLower(slug)).Scan(&id)
-	return id, notFound(err, "device type %q", slug)
 }

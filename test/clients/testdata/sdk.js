@@ -75,7 +75,9 @@ async function catalogue() {
 	await call('models.deviceType.getBySlugOrName', ['Generic x86_64 (GPT)'], fields('slug'));
 	await call('models.deviceType.getName', ['generic-amd64'], all);
 	await call('models.deviceType.getSlugByName', ['Generic x86_64 (GPT)'], all);
-	await call('models.deviceType.getInstructions', ['generic-amd64'], kind);
+	for (const { slug } of await models.deviceType.getAll()) {
+		await call('models.deviceType.getInstructions', [slug], (x) => [slug, x.length, x.every((step) => step && !/\{\{|undefined|  /.test(step))]);
+	}
 	await call('models.config.getAll', [], (x) => Object.keys(x).length > 3);
 	await call('models.config.getDeviceTypes', [], (x) => x.length > 5);
 	await call('models.config.getDeviceTypeManifestBySlug', ['generic-amd64'], fields('slug', 'arch', 'state'));
