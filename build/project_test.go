@@ -2,16 +2,15 @@ package build
 
 import (
 	"encoding/json"
-	"flag"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-)
 
-var update = flag.Bool("update", false, "rewrite golden files")
+	"deckhand/test/golden"
+)
 
 func loaded(t *testing.T, files map[string]string) (*project, error) {
 	t.Helper()
@@ -39,24 +38,7 @@ func TestNormalisedComposition(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		golden(t, strings.TrimSuffix(file, ".yml")+".json", string(got)+"\n")
-	}
-}
-
-func golden(t *testing.T, file, got string) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", file, diff)
+		golden.File(t, strings.TrimSuffix(file, ".yml")+".json", string(got)+"\n")
 	}
 }
 
@@ -187,7 +169,7 @@ func TestSingleDockerfileProject(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "testdata/single.json", string(got)+"\n")
+	golden.File(t, "testdata/single.json", string(got)+"\n")
 }
 
 func TestMetadata(t *testing.T) {

@@ -1,7 +1,6 @@
 package compose
 
 import (
-	"flag"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,9 +8,9 @@ import (
 
 	"github.com/compose-spec/compose-go/v2/schema"
 	"github.com/compose-spec/compose-go/v2/tree"
-)
 
-var update = flag.Bool("update", false, "write golden files and docs/compose.md")
+	"deckhand/test/golden"
+)
 
 // An attribute that the specification gains must be decided on.
 func TestEveryAttributeHasARow(t *testing.T) {
@@ -59,7 +58,7 @@ func TestRowsAreComplete(t *testing.T) {
 }
 
 func TestDocsAreCurrent(t *testing.T) {
-	golden(t, "../docs/compose.md", []byte(markdown()))
+	golden.File(t, "../docs/compose.md", markdown())
 }
 
 func markdown() string {

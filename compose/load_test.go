@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -15,6 +14,7 @@ import (
 
 	"deckhand/state"
 	"deckhand/strategy"
+	"deckhand/test/golden"
 )
 
 // release loads a document the way a release from the cloud is loaded.
@@ -88,23 +88,7 @@ func TestSpecGolden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "testdata/everything.golden", append(got, '\n'))
-}
-
-func golden(t *testing.T, path string, got []byte) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(path, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatalf("%v; run go test ./compose -update", err)
-	}
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("%s is not current; run go test ./compose -update and read the difference:\n%s", filepath.Base(path), diff)
-	}
+	golden.File(t, "testdata/everything.golden", string(got)+"\n")
 }
 
 // Each pair of spellings means the same container.

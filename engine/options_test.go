@@ -2,8 +2,6 @@ package engine
 
 import (
 	"encoding/json"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +11,7 @@ import (
 
 	"deckhand/reconcile"
 	"deckhand/state"
+	"deckhand/test/golden"
 )
 
 func step(spec state.Spec) reconcile.Create {
@@ -88,24 +87,7 @@ func TestCreateRequest(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		golden(t, strings.NewReplacer(" ", "-", "'", "").Replace(name)+".json", append(got, '\n'))
-	}
-}
-
-func golden(t *testing.T, name string, got []byte) {
-	t.Helper()
-	file := filepath.Join("testdata", name)
-	if os.Getenv("UPDATE_GOLDEN") != "" {
-		if err := os.WriteFile(file, got, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if d := cmp.Diff(string(want), string(got)); d != "" {
-		t.Errorf("%s (UPDATE_GOLDEN=1 accepts it):\n%s", name, d)
+		golden.File(t, "testdata/"+strings.NewReplacer(" ", "-", "'", "").Replace(name)+".json", string(got)+"\n")
 	}
 }
 

@@ -8,11 +8,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"deckhand/test/golden"
 )
 
 // docs/api.md is written from openapi.yaml: go test ./localapi -update
 func TestDocsAreCurrent(t *testing.T) {
-	golden(t, "../../docs/api.md", readContract(t).markdown())
+	golden.File(t, "../docs/api.md", readContract(t).markdown())
 }
 
 // markdown writes the contract for people.

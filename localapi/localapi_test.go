@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -21,9 +20,8 @@ import (
 	"deckhand/reconcile"
 	"deckhand/report"
 	"deckhand/state"
+	"deckhand/test/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 const key = "0123456789abcdef0123456789abcdef"
 
@@ -31,19 +29,6 @@ func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
-	}
-}
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		must(t, os.WriteFile(path, []byte(got), 0o600))
-	}
-	want, err := os.ReadFile(path)
-	must(t, err)
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", path, diff)
 	}
 }
 
@@ -72,7 +57,7 @@ func TestRouteTable(t *testing.T) {
 		}
 		fmt.Fprintf(&b, "%-6s %-42s %-8s body %d\n", r.method, r.path, who, r.limit)
 	}
-	golden(t, "routes.txt", b.String())
+	golden.File(t, "testdata/routes.txt", b.String())
 }
 
 func TestOpenRoutes(t *testing.T) {
@@ -276,8 +261,8 @@ func TestStateStatus(t *testing.T) {
 		},
 		Running: []report.Running{{Step: reconcile.Fetch{Image: fmt.Sprintf(ref, "b", "b")}, Done: 1, Total: 2}},
 	}
-	golden(t, "state-status.json", stateOf(t, Describe(in, true)))
-	golden(t, "state-status-empty.json", stateOf(t, Describe(report.Input{}, false)))
+	golden.File(t, "testdata/state-status.json", stateOf(t, Describe(in, true)))
+	golden.File(t, "testdata/state-status-empty.json", stateOf(t, Describe(report.Input{}, false)))
 }
 
 // answers is a supervisor for the socket.

@@ -2,7 +2,6 @@ package report
 
 import (
 	"encoding/json"
-	"flag"
 	"net"
 	"os"
 	"path/filepath"
@@ -10,13 +9,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"deckhand/reconcile"
 	"deckhand/state"
+	"deckhand/test/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 func must(t *testing.T, err error) {
 	t.Helper()
@@ -26,20 +22,11 @@ func must(t *testing.T, err error) {
 }
 
 // golden compares v, as indented JSON, with a file of testdata.
-func golden(t *testing.T, name string, v any) {
+func goldenReport(t *testing.T, name string, v any) {
 	t.Helper()
 	got, err := json.MarshalIndent(v, "", "  ")
 	must(t, err)
-	got = append(got, '\n')
-	path := filepath.Join("testdata", name+".json")
-	if *update {
-		must(t, os.WriteFile(path, got, 0o600))
-	}
-	want, err := os.ReadFile(path)
-	must(t, err)
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", path, diff)
-	}
+	golden.File(t, "testdata/"+name+".json", string(got)+"\n")
 }
 
 const (
@@ -174,7 +161,7 @@ func TestReports(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			in.Facts = facts()
-			golden(t, name, Build(in))
+			goldenReport(t, name, Build(in))
 		})
 	}
 }

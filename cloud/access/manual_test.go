@@ -1,18 +1,14 @@
 package access
 
 import (
-	"flag"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	"deckhand/test/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite docs/permissions.md")
 
 const intro = `# Permissions
 
@@ -90,19 +86,7 @@ func spell(cell string, used map[string]bool) string {
 }
 
 func TestTheManualIsTheTable(t *testing.T) {
-	const page = "../../docs/permissions.md"
-	if *update {
-		if err := os.WriteFile(page, []byte(manual()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	b, err := os.ReadFile(page)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(b), manual()); diff != "" {
-		t.Errorf("the page differs from the table; go test ./cloud/access -update (-page +table):\n%s", diff)
-	}
+	golden.File(t, "../../docs/permissions.md", manual())
 }
 
 // A mistake in the table would give rights to the wrong people.

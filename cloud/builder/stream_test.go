@@ -2,19 +2,14 @@ package builder
 
 import (
 	"encoding/json"
-	"flag"
 	"net/http/httptest"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"deckhand/build/event"
+	"deckhand/test/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite golden files")
 
 // aBuild is a build of two services of which one fails.
 func aBuild() []event.Event {
@@ -52,19 +47,7 @@ func TestWhatBalenasToolsRead(t *testing.T) {
 	if err := json.Unmarshal(rec.Body.Bytes(), &elements); err != nil {
 		t.Fatalf("not one array: %v\n%s", err, rec.Body)
 	}
-	const golden = "testdata/hosted.json"
-	if *update {
-		if err := os.WriteFile(golden, rec.Body.Bytes(), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), rec.Body.String()); diff != "" {
-		t.Errorf("(-want +got)\n%s", diff)
-	}
+	golden.File(t, "testdata/hosted.json", rec.Body.String())
 	if !strings.HasPrefix(rec.Body.String(), "[\n{") || !strings.HasSuffix(rec.Body.String(), "}\n]\n") {
 		t.Errorf("layout: %q", rec.Body)
 	}

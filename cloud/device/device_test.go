@@ -5,12 +5,9 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -21,9 +18,8 @@ import (
 	"deckhand/cloud/cloudtest"
 	"deckhand/cloud/device"
 	"deckhand/cloud/model"
+	"deckhand/test/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite golden files")
 
 const composition = `{"services":{
 	"web":{"build":{"context":"."},"restart":"always","command":null,"ports":["80:80"],"networks":["front","back"]},
@@ -82,26 +78,6 @@ func stable(f model.Fleet, body string) string {
 	return b.String() + "\n"
 }
 
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	name = filepath.Join("testdata", name)
-	if *update {
-		if err := os.MkdirAll("testdata", 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(name, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", name, diff)
-	}
-}
-
 func set(t *testing.T, w *cloudtest.World, kind model.VariableKind, parent int64, name, value string) {
 	t.Helper()
 	if _, err := w.DB.AddVariable(t.Context(), kind, parent, name, value); err != nil {
@@ -113,7 +89,7 @@ func TestStateOfADevice(t *testing.T) {
 	w, _ := start(t)
 	f := w.Fleet(w.Admin, "kitchen")
 	d, key := w.Device(f, "a")
-	golden(t, "state-no-release.json", stable(f, w.Want(200, "GET", statePath(d), key, "").Body))
+	golden.File(t, "testdata/state-no-release.json", stable(f, w.Want(200, "GET", statePath(d), key, "").Body))
 
 	_, images := w.Release(f, "abc123", composition)
 	set(t, w, model.FleetConfig, f.ID, "RESIN_SUPERVISOR_UPDATE_STRATEGY", "hand-over")
@@ -126,7 +102,7 @@ func TestStateOfADevice(t *testing.T) {
 	set(t, w, model.DeviceConfig, d.ID, "BALENA_HOST_CONFIG_gpu_mem", "32")
 	set(t, w, model.DeviceConfig, d.ID, "BALENA_SUPERVISOR_POLL_INTERVAL", "junk")
 	answered := w.Want(200, "GET", statePath(d), key, "")
-	golden(t, "state.json", stable(f, answered.Body))
+	golden.File(t, "testdata/state.json", stable(f, answered.Body))
 
 	tag := answered.Header.Get("ETag")
 	if !strings.HasPrefix(tag, `"`) {

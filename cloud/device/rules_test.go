@@ -15,6 +15,7 @@ import (
 	"deckhand/cloud/access"
 	"deckhand/cloud/cloudtest"
 	"deckhand/cloud/model"
+	"deckhand/test/golden"
 )
 
 // put changes a row as the admin does.
@@ -223,16 +224,16 @@ func TestStatesForOlderDevices(t *testing.T) {
 	f := w.Fleet(w.Admin, "kitchen")
 	d, key := w.Device(f, "a")
 	v1, v2 := "/device/v1/"+d.UUID+"/state", "/device/v2/"+d.UUID+"/state"
-	golden(t, "v2-no-release.json", stable(f, w.Want(200, "GET", v2, key, "").Body))
-	golden(t, "v1-no-release.json", stable(f, w.Want(200, "GET", v1+"?&apikey="+key, "", "").Body))
+	golden.File(t, "testdata/v2-no-release.json", stable(f, w.Want(200, "GET", v2, key, "").Body))
+	golden.File(t, "testdata/v1-no-release.json", stable(f, w.Want(200, "GET", v1+"?&apikey="+key, "", "").Body))
 	w.Release(f, "aaa", one)
 	set(t, w, model.FleetEnvironment, f.ID, "B", "fleet")
 	set(t, w, model.DeviceEnvironment, d.ID, "C", "device")
 	set(t, w, model.FleetConfig, f.ID, "RESIN_SUPERVISOR_UPDATE_STRATEGY", "hand-over")
-	golden(t, "v1.json", stable(f, w.Want(200, "GET", v1+"?&apikey="+key, "", "").Body))
+	golden.File(t, "testdata/v1.json", stable(f, w.Want(200, "GET", v1+"?&apikey="+key, "", "").Body))
 	w.Release(f, "bbb", composition)
-	golden(t, "v1-many.json", stable(f, w.Want(200, "GET", v1, key, "").Body))
-	golden(t, "v2.json", stable(f, w.Want(200, "GET", v2, key, "").Body))
+	golden.File(t, "testdata/v1-many.json", stable(f, w.Want(200, "GET", v1, key, "").Body))
+	golden.File(t, "testdata/v2.json", stable(f, w.Want(200, "GET", v2, key, "").Body))
 
 	tag := w.Want(200, "GET", v2, key, "").Header.Get("ETag")
 	w.Want(304, "GET", v2, key, "", "If-None-Match", tag)
@@ -250,7 +251,7 @@ func TestStateOfAFleet(t *testing.T) {
 	w.Want(401, "GET", path, key, "") // nothing to run
 	w.Release(f, "aaa", one)
 	w.Release(f, "bbb", composition)
-	golden(t, "fleet.json", stable(f, w.Want(200, "GET", path, key, "").Body))
+	golden.File(t, "testdata/fleet.json", stable(f, w.Want(200, "GET", path, key, "").Body))
 	for _, query := range []string{"/", "?releaseUuid=", "?releaseUuid=bbb"} {
 		if a := w.Want(200, "GET", path+query, w.AdminSession, ""); !strings.Contains(a.Body, `"bbb"`) {
 			t.Errorf("%s: %s", query, a.Body)

@@ -4,20 +4,16 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
-	"flag"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"deckhand/cloud/cloudtest"
 	"deckhand/cloud/model"
+	"deckhand/test/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite golden files")
 
 // clock is a clock that moves by one second whenever it is read.
 type clock struct{ t time.Time }
@@ -137,26 +133,7 @@ func TestSchemaIsTheGoldenOne(t *testing.T) {
 		}
 		b.WriteString(s + ";\n\n")
 	}
-	golden(t, "testdata/schema.sql", b.String())
-}
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	if *update {
-		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(name, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s differs (-want +got); if that is meant, run the test with -update:\n%s", name, diff)
-	}
+	golden.File(t, "testdata/schema.sql", b.String())
 }
 
 func TestDamagedFileNamesItselfAndTheWayOut(t *testing.T) {

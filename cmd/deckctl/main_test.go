@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,9 +17,8 @@ import (
 	"deckhand/cloud/cloudtest"
 	"deckhand/cloud/device"
 	"deckhand/cloud/odata"
+	"deckhand/test/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite golden files")
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"deckctl": main})
@@ -28,7 +26,7 @@ func TestMain(m *testing.M) {
 
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata/script", UpdateScripts: *update,
+		Dir: "testdata/script", UpdateScripts: golden.Updating(),
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("XDG_CONFIG_HOME", filepath.Join(e.WorkDir, "config"))
 			e.Setenv("NO_COLOR", "1")
@@ -203,23 +201,6 @@ func TestOtherToolsSettingsAreUsed(t *testing.T) {
 	}
 }
 
-func golden(t *testing.T, file, got string) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", file, diff)
-	}
-}
-
 // aBuild is a build of three services of which one fails.
 func aBuild() []event.Event {
 	began := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -264,7 +245,7 @@ func TestWhatABuildLooksLike(t *testing.T) {
 			p.show(e)
 		}
 		p.summary(events[len(events)-1], 99*time.Second)
-		golden(t, "testdata/build-"+name+".txt", out.String())
+		golden.File(t, "testdata/build-"+name+".txt", out.String())
 	}
 }
 

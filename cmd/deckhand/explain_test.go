@@ -2,37 +2,14 @@ package main
 
 import (
 	"bytes"
-	"flag"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
 
 	"deckhand/state"
 	"deckhand/supervisor"
 	"deckhand/supervisor/history"
+	"deckhand/test/golden"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", name, diff)
-	}
-}
 
 // What a tired person reads at three in the morning.
 func TestPrintExplanation(t *testing.T) {
@@ -79,7 +56,7 @@ func TestPrintExplanation(t *testing.T) {
 		if err := printExplanation(&out, e); err != nil {
 			t.Fatal(err)
 		}
-		golden(t, name, out.String())
+		golden.File(t, "testdata/"+name, out.String())
 	}
 }
 
@@ -105,5 +82,5 @@ func TestPrintStatus(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "status.txt", out.String())
+	golden.File(t, "testdata/status.txt", out.String())
 }
