@@ -56,8 +56,10 @@ func (db *DB) EndAbandonedBuilds(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	found, err := collect(rows, func(row interface{ Scan(...any) error }) (a abandoned, err error) {
-		return a, row.Scan(&a.release, &a.leased)
+	found, err := collect(rows, func(row interface{ Scan(...any) error }) (abandoned, error) {
+		var a abandoned
+		err := row.Scan(&a.release, &a.leased)
+		return a, err
 	})
 	if err != nil {
 		return 0, err

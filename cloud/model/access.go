@@ -34,12 +34,8 @@ func (db *DB) Repositories(ctx context.Context, by access.Caller, verb access.Ve
 		for _, repository := range some {
 			values = append(values, repository)
 		}
-		rows, err := db.read.QueryContext(ctx, `SELECT t.is_stored_at__image_location FROM image t
-			WHERE t.is_stored_at__image_location IN (?`+strings.Repeat(", ?", len(some)-1)+`) AND (`+where+`)`, append(values, args...)...)
-		if err != nil {
-			return nil, err
-		}
-		found, err := collect(rows, func(row interface{ Scan(...any) error }) (s string, err error) { return s, row.Scan(&s) })
+		found, err := column[string](db.read.QueryContext(ctx, `SELECT t.is_stored_at__image_location FROM image t
+			WHERE t.is_stored_at__image_location IN (?`+strings.Repeat(", ?", len(some)-1)+`) AND (`+where+`)`, append(values, args...)...))
 		if err != nil {
 			return nil, err
 		}
@@ -74,12 +70,8 @@ func (db *DB) RepositoryNamed(ctx context.Context, by access.Caller, slug, versi
 		append(args, permitted...)...).Scan(&release); err != nil {
 		return "", notFound(err, "release of %s", slug)
 	}
-	rows, err := db.read.QueryContext(ctx, `SELECT i.is_stored_at__image_location FROM image i
-		JOIN image__is_part_of__release p ON p.image = i.id WHERE p.is_part_of__release = ? LIMIT 2`, release)
-	if err != nil {
-		return "", err
-	}
-	found, err := collect(rows, func(row interface{ Scan(...any) error }) (s string, err error) { return s, row.Scan(&s) })
+	found, err := column[string](db.read.QueryContext(ctx, `SELECT i.is_stored_at__image_location FROM image i
+		JOIN image__is_part_of__release p ON p.image = i.id WHERE p.is_part_of__release = ? LIMIT 2`, release))
 	if err != nil {
 		return "", err
 	}
@@ -102,10 +94,6 @@ func (db *DB) PublicKeys(ctx context.Context, by access.Caller, username string)
 	if !ok {
 		return nil, nil
 	}
-	rows, err := db.read.QueryContext(ctx, `SELECT t.public_key FROM user__has__public_key t
-		WHERE t."user" IN (SELECT p.id FROM "user" p WHERE p.username = ?) AND (`+where+`) ORDER BY t.id`, append([]any{username}, args...)...)
-	if err != nil {
-		return nil, err
-	}
-	return collect(rows, func(row interface{ Scan(...any) error }) (s string, err error) { return s, row.Scan(&s) })
+	return column[string](db.read.QueryContext(ctx, `SELECT t.public_key FROM user__has__public_key t
+		WHERE t."user" IN (SELECT p.id FROM "user" p WHERE p.username = ?) AND (`+where+`) ORDER BY t.id`, append([]any{username}, args...)...))
 }

@@ -151,11 +151,7 @@ func (db *DB) BeginAssetUpload(ctx context.Context, asset Selection, u AssetUplo
 
 // oneAsset is the id of the asset selected, and keeps others from changing it.
 func (t *txn) oneAsset(ctx context.Context, asset Selection) (int64, error) {
-	rows, err := t.QueryContext(ctx, `SELECT t.id FROM release_asset t WHERE `+asset.SQL+` ORDER BY t.id LIMIT 2`+t.locking(), asset.Args...)
-	if err != nil {
-		return 0, err
-	}
-	ids, err := collect(rows, func(row interface{ Scan(...any) error }) (id int64, err error) { return id, row.Scan(&id) })
+	ids, err := t.ids(ctx, `SELECT t.id FROM release_asset t WHERE `+asset.SQL+` ORDER BY t.id LIMIT 2`+t.locking(), asset.Args...)
 	if err == nil && len(ids) != 1 {
 		err = fmt.Errorf("%d assets are meant: %w", len(ids), ErrForbidden)
 	}
@@ -217,11 +213,7 @@ func (db *DB) StoredAssets(ctx context.Context) (map[string]bool, error) {
 	}); err != nil {
 		return nil, err
 	}
-	rows, err := db.read.QueryContext(ctx, `SELECT file FROM release_asset WHERE file IS NOT NULL UNION ALL SELECT uuid FROM asset_upload`)
-	if err != nil {
-		return nil, err
-	}
-	names, err := collect(rows, func(row interface{ Scan(...any) error }) (name string, err error) { return name, row.Scan(&name) })
+	names, err := column[string](db.read.QueryContext(ctx, `SELECT file FROM release_asset WHERE file IS NOT NULL UNION ALL SELECT uuid FROM asset_upload`))
 	kept := make(map[string]bool, len(names))
 	for _, name := range names {
 		kept[name] = true

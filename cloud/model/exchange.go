@@ -204,13 +204,9 @@ func (e *exchange) watchOthers(ctx context.Context) {
 func (e *exchange) others(ctx context.Context) (map[string]bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, postgresConnect)
 	defer cancel()
-	rows, err := e.db.read.QueryContext(ctx, `
+	names, err := column[string](e.db.read.QueryContext(ctx, `
 		SELECT DISTINCT application_name FROM pg_stat_activity
-		WHERE datname = current_database() AND application_name LIKE ? AND application_name <> ?`, applicationName+"%", applicationName+e.db.server)
-	if err != nil {
-		return nil, err
-	}
-	names, err := collect(rows, func(row interface{ Scan(...any) error }) (name string, err error) { return name, row.Scan(&name) })
+		WHERE datname = current_database() AND application_name LIKE ? AND application_name <> ?`, applicationName+"%", applicationName+e.db.server))
 	there := make(map[string]bool, len(names))
 	for _, name := range names {
 		there[name] = true

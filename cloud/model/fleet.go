@@ -132,6 +132,18 @@ func newUUID() string {
 	return string(b)
 }
 
+// column reads rows of one column.
+func column[T any](rows *sql.Rows, err error) ([]T, error) {
+	if err != nil {
+		return nil, err
+	}
+	return collect(rows, func(row interface{ Scan(...any) error }) (T, error) {
+		var v T
+		err := row.Scan(&v)
+		return v, err
+	})
+}
+
 func collect[T any](rows *sql.Rows, scan func(interface{ Scan(...any) error }) (T, error)) ([]T, error) {
 	defer rows.Close()
 	var all []T

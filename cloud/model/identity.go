@@ -190,12 +190,8 @@ func (db *DB) Users(ctx context.Context) ([]User, error) {
 
 // Handles are the handles of the organizations that a user is a member of.
 func (db *DB) Handles(ctx context.Context, user int64) ([]string, error) {
-	rows, err := db.read.QueryContext(ctx, `SELECT o.handle FROM organization o
-		JOIN organization_membership m ON m.is_member_of__organization = o.id WHERE m."user" = ? ORDER BY o.handle`, user)
-	if err != nil {
-		return nil, err
-	}
-	return collect(rows, func(row interface{ Scan(...any) error }) (handle string, err error) { return handle, row.Scan(&handle) })
+	return column[string](db.read.QueryContext(ctx, `SELECT o.handle FROM organization o
+		JOIN organization_membership m ON m.is_member_of__organization = o.id WHERE m."user" = ? ORDER BY o.handle`, user))
 }
 
 // DeleteUser removes a user with keys, sessions and memberships, and the

@@ -66,13 +66,5 @@ func (t *txn) each(ctx context.Context, do func(context.Context, int64) error, q
 
 // ids is what a query for one column of ids finds.
 func (t *txn) ids(ctx context.Context, query string, args ...any) ([]int64, error) {
-	rows, err := t.QueryContext(ctx, query, args...)
-	if err != nil {
-		return nil, err
-	}
-	return collect(rows, func(row interface{ Scan(...any) error }) (int64, error) {
-		var id int64
-		err := row.Scan(&id)
-		return id, err
-	})
+	return column[int64](t.QueryContext(ctx, query, args...))
 }

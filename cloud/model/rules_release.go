@@ -192,15 +192,7 @@ func (t *txn) notTarget(ctx context.Context, release int64, field, text string) 
 
 // leavingRelease keeps releases that something is told to run.
 func leavingRelease(ctx context.Context, t *txn, w *write) error {
-	var class string
-	rows, err := t.QueryContext(ctx, `SELECT is_of__class FROM application WHERE should_be_running__release = ?`, w.id)
-	if err != nil {
-		return err
-	}
-	classes, err := collect(rows, func(row interface{ Scan(...any) error }) (string, error) {
-		err := row.Scan(&class)
-		return class, err
-	})
+	classes, err := column[string](t.QueryContext(ctx, `SELECT is_of__class FROM application WHERE should_be_running__release = ?`, w.id))
 	if err != nil {
 		return err
 	}

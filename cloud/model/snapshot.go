@@ -67,15 +67,7 @@ func (db *DB) Integrity(ctx context.Context) ([]string, error) {
 }
 
 func (db *DB) texts(ctx context.Context, query string) ([]string, error) {
-	rows, err := db.read.QueryContext(ctx, query)
-	if err != nil {
-		return nil, err
-	}
-	return collect(rows, func(row interface{ Scan(...any) error }) (string, error) {
-		var s string
-		err := row.Scan(&s)
-		return s, err
-	})
+	return column[string](db.read.QueryContext(ctx, query))
 }
 
 // ClockAhead is by how much the database's clock is ahead of this one's: that of

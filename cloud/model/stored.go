@@ -90,17 +90,9 @@ func (db *DB) OwnerOf(ctx context.Context, repository string) (Owner, error) {
 
 // RepositoriesOf are all repositories of an organization's images.
 func (db *DB) RepositoriesOf(ctx context.Context, organization int64) ([]string, error) {
-	rows, err := db.read.QueryContext(ctx, `
+	return column[string](db.read.QueryContext(ctx, `
 		SELECT i.is_stored_at__image_location FROM image i
 		JOIN service s ON s.id = i.is_a_build_of__service
 		JOIN application a ON a.id = s.application
-		WHERE a.organization = ?`, organization)
-	if err != nil {
-		return nil, err
-	}
-	return collect(rows, func(row interface{ Scan(...any) error }) (string, error) {
-		var s string
-		err := row.Scan(&s)
-		return s, err
-	})
+		WHERE a.organization = ?`, organization))
 }

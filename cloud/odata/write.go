@@ -183,16 +183,21 @@ func (o *OData) selected(c *change, verb access.Verb) (model.Selection, error) {
 	return where, err
 }
 
-func (o *OData) patch(c *change) (int, []byte, error) {
+// update changes the rows that the request names; v is what the body says.
+func (o *OData) update(c *change) (n int, v model.Values, err error) {
 	where, err := o.selected(c, access.Update)
 	if err != nil {
 		return 0, nil, err
 	}
-	v, err := o.values(c)
-	if err != nil {
+	if v, err = o.values(c); err != nil {
 		return 0, nil, err
 	}
-	n, err := o.db.Update(c.http.Context(), c.caller, c.current(), where, v)
+	n, err = o.db.Update(c.http.Context(), c.caller, c.current(), where, v)
+	return n, v, err
+}
+
+func (o *OData) patch(c *change) (int, []byte, error) {
+	n, v, err := o.update(c)
 	if n == 0 {
 		err = o.unwanted(v, err)
 	}
@@ -204,15 +209,7 @@ func (o *OData) put(c *change) (int, []byte, error) {
 	if len(c.Key) == 0 {
 		return 0, nil, refuse("PUT needs a key.")
 	}
-	where, err := o.selected(c, access.Update)
-	if err != nil {
-		return 0, nil, err
-	}
-	v, err := o.values(c)
-	if err != nil {
-		return 0, nil, err
-	}
-	n, err := o.db.Update(c.http.Context(), c.caller, c.current(), where, v)
+	n, v, err := o.update(c)
 	if err != nil {
 		return 0, nil, o.unwanted(v, err)
 	}
