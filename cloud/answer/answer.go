@@ -5,6 +5,7 @@ package answer
 
 import (
 	"compress/gzip"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,6 +26,18 @@ const MaxBody = 8 << 20
 // Empty answers with a status and no body.
 func Empty(w http.ResponseWriter, status int) {
 	w.WriteHeader(status)
+}
+
+// Allow lets through who may do something. False: the others are answered, and so is
+// a failure to find out.
+func Allow(w http.ResponseWriter, r *http.Request, may bool, err error) bool {
+	switch {
+	case err != nil:
+		Failure(w, r, err)
+	case !may:
+		Empty(w, http.StatusUnauthorized)
+	}
+	return may && err == nil
 }
 
 // Text answers with plain text.
@@ -91,9 +104,17 @@ func Unavailable(err error) (after time.Duration, ok bool) {
 	return away.RetryAfter(), true
 }
 
+// ErrStopping is the cause for which requests end when the cloud stops.
+var ErrStopping = errors.New("the cloud is stopping")
+
 // Failure answers 500 and logs why; the client learns only that it is the
 // cloud's fault. What will be better soon is a 503 with Retry-After.
 func Failure(w http.ResponseWriter, r *http.Request, err error) {
+	if errors.Is(context.Cause(r.Context()), ErrStopping) {
+		w.Header().Set("Retry-After", "5")
+		JSON(w, http.StatusServiceUnavailable, "The cloud is stopping; try again later.")
+		return
+	}
 	if r.Context().Err() != nil {
 		return // the client left, nobody reads the answer
 	}

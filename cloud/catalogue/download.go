@@ -78,12 +78,7 @@ func (c *Catalogue) downloadConfig(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	may, err := c.cfg.DB.UserMayUseFleet(r.Context(), actor.ID, id)
-	if err != nil {
-		answer.Failure(w, r, err)
-		return
-	}
-	if !may {
-		answer.Empty(w, http.StatusUnauthorized)
+	if !answer.Allow(w, r, may, err) {
 		return
 	}
 	fleet, err := c.cfg.DB.FleetByID(r.Context(), id)

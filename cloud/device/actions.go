@@ -159,12 +159,7 @@ func (d *Device) ask(w http.ResponseWriter, r *http.Request, reach model.Reach, 
 		return nil, false
 	}
 	may, err := d.mayOperate(r.Context(), actor, reach, devices, q)
-	if err != nil {
-		answer.Failure(w, r, err)
-		return nil, false
-	}
-	if !may {
-		answer.Empty(w, http.StatusUnauthorized)
+	if !answer.Allow(w, r, may, err) {
 		return nil, false
 	}
 	control := http.NewResponseController(w)

@@ -59,12 +59,7 @@ func (d *Device) patchSecondState(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	may, err := d.may(r.Context(), actor, access.Update, device)
-	if err != nil {
-		answer.Failure(w, r, err)
-		return
-	}
-	if !may {
-		answer.Empty(w, http.StatusUnauthorized)
+	if !answer.Allow(w, r, may, err) {
 		return
 	}
 	var body struct {

@@ -67,12 +67,7 @@ func (d *Device) register(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	may, err := d.mayAdd(r, actor, fleet)
-	if err != nil {
-		answer.Failure(w, r, err)
-		return
-	}
-	if !may {
-		answer.Empty(w, http.StatusUnauthorized)
+	if !answer.Allow(w, r, may, err) {
 		return
 	}
 	d.addDevice(w, r, actor, fleet, body)

@@ -77,21 +77,13 @@ type serviceReport struct {
 
 // patchState stores reports. Each key of the body is a device's uuid.
 func (d *Device) patchState(w http.ResponseWriter, r *http.Request) {
-	actor, ok := d.reportingKey(w, r)
+	reports, ok := d.reported(w, r)
 	if !ok {
 		return
 	}
-	var raw map[string]json.RawMessage
-	if !decodeReports(w, r, &raw) {
-		return
-	}
-	devices, ok := d.reporters(w, r, actor, raw)
-	if !ok {
-		return
-	}
-	for _, device := range devices {
+	for _, device := range reports.devices {
 		var sent deviceReport
-		if err := answer.Unmarshal(raw[device.UUID], &sent); err != nil {
+		if err := answer.Unmarshal(reports.raw[device.UUID], &sent); err != nil {
 			answer.BadBody(w, err) // it names the field
 			return
 		}
@@ -100,11 +92,30 @@ func (d *Device) patchState(w http.ResponseWriter, r *http.Request) {
 			answer.JSON(w, http.StatusBadRequest, device.UUID+": "+err.Error())
 			return
 		}
-		if !d.store(w, r, actor, device, report) {
+		if !d.store(w, r, reports.actor, device, report) {
 			return
 		}
 	}
 	answer.Empty(w, http.StatusOK)
+}
+
+// reports are a body with a document for each of some devices.
+type reports struct {
+	actor   auth.Actor
+	devices []model.Device
+	raw     map[string]json.RawMessage // by uuid
+}
+
+// reported reads them; ok is false when the request is answered.
+func (d *Device) reported(w http.ResponseWriter, r *http.Request) (all reports, ok bool) {
+	if all.actor, ok = d.reportingKey(w, r); !ok {
+		return all, false
+	}
+	if !decodeReports(w, r, &all.raw) {
+		return all, false
+	}
+	all.devices, ok = d.reporters(w, r, all.actor, all.raw)
+	return all, ok
 }
 
 // reportingKey finds who reports: devices, and their owners by key. ok is false
@@ -158,12 +169,7 @@ func (d *Device) reporters(w http.ResponseWriter, r *http.Request, actor auth.Ac
 		if err == nil && device != nil {
 			may, err = d.may(r.Context(), actor, access.Update, *device)
 		}
-		if err != nil {
-			answer.Failure(w, r, err)
-			return nil, false
-		}
-		if !may {
-			answer.Empty(w, http.StatusUnauthorized)
+		if !answer.Allow(w, r, may, err) {
 			return nil, false
 		}
 		devices = append(devices, *device)

@@ -11,21 +11,13 @@ import (
 
 // patchTags gives devices tags. Each key of the body is a device's uuid.
 func (d *Device) patchTags(w http.ResponseWriter, r *http.Request) {
-	actor, ok := d.reportingKey(w, r)
+	reports, ok := d.reported(w, r)
 	if !ok {
 		return
 	}
-	var raw map[string]json.RawMessage
-	if !decodeReports(w, r, &raw) {
-		return
-	}
-	devices, ok := d.reporters(w, r, actor, raw)
-	if !ok {
-		return
-	}
-	for _, device := range devices {
+	for _, device := range reports.devices {
 		var tags map[string]*string
-		if err := json.Unmarshal(raw[device.UUID], &tags); err != nil {
+		if err := json.Unmarshal(reports.raw[device.UUID], &tags); err != nil {
 			answer.JSON(w, http.StatusBadRequest, "The value of a tag must be a text.")
 			return
 		}
