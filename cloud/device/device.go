@@ -12,6 +12,7 @@ import (
 	"deckhand/cloud/access"
 	"deckhand/cloud/auth"
 	"deckhand/cloud/model"
+	"deckhand/cloud/park"
 )
 
 // Config is what the device routes need.
@@ -24,6 +25,9 @@ type Config struct {
 	PollInterval time.Duration
 	// MaxWait bounds how long a request that asks to be held is held; 5 minutes when 0.
 	MaxWait time.Duration
+	// Lot is where requests that are held are parked, when their server has one. Nil:
+	// each waits in its goroutine, which takes several times the memory.
+	Lot *park.Lot
 	// RefusalDelay is how long a deleted device that sends logs waits for its
 	// refusal, which slows its retries; 55 s when 0.
 	RefusalDelay time.Duration
@@ -49,12 +53,14 @@ type Device struct {
 	batches  batches
 	relaying time.Duration
 	counts   counts
+	lot      *park.Lot
+	news     news
 }
 
 // New makes the device routes. Call Run to notice devices that fall silent.
 func New(cfg Config) *Device {
 	d := &Device{
-		db: cfg.DB, auth: cfg.Auth, failed: cfg.Failed,
+		db: cfg.DB, auth: cfg.Auth, failed: cfg.Failed, lot: cfg.Lot,
 		maxWait:  orDefault(cfg.MaxWait, 5*time.Minute),
 		refusal:  orDefault(cfg.RefusalDelay, 55*time.Second),
 		relaying: orDefault(cfg.ActionWait, 45*time.Second),

@@ -29,16 +29,28 @@ func (d *Device) getState(form form) http.HandlerFunc {
 		if !ok {
 			return
 		}
-		if actor.Kind == auth.Device {
-			d.presence.enter(known.device.ID, known.poll, r.Header.Get(actionsHeader) != "")
-			defer d.presence.leave(known.device.ID)
+		leave := d.enter(r, actor, known)
+		known, parked, err := d.hold(w, r, actor, key, known, leave)
+		if parked {
+			return // the request comes back when there is something to say
 		}
-		if known, err = d.hold(w, r, actor, key, known); err != nil {
+		defer leave()
+		if err != nil {
 			answerStateError(w, r, err)
 			return
 		}
 		d.answerState(w, r, key, known)
 	}
+}
+
+// enter notes that a device asks; the function returned notes that its request ended.
+func (d *Device) enter(r *http.Request, actor auth.Actor, known *knownState) (leave func()) {
+	if actor.Kind != auth.Device {
+		return func() {}
+	}
+	id := known.device.ID
+	d.presence.enter(id, known.poll, r.Header.Get(actionsHeader) != "")
+	return func() { d.presence.leave(id) }
 }
 
 func (d *Device) answerState(w http.ResponseWriter, r *http.Request, key stateKey, known *knownState) {

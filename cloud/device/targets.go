@@ -182,6 +182,7 @@ func (t *targets) renew(ctx context.Context, key stateKey) (*knownState, documen
 }
 
 func (t *targets) remember(key stateKey, now *knownState, body document) {
+	key.uuid = now.device.UUID // the other one is part of a request's text
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.bodies.put(key, now.etag, body)

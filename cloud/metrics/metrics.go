@@ -78,6 +78,13 @@ func (m *Metrics) Begun(server string) func(route, method string, status int, to
 	}
 }
 
+// Parked ends a request that has begun and will begin anew: it was parked in between.
+func (m *Metrics) Parked(server string) {
+	if m != nil {
+		m.running.WithLabelValues(server).Dec()
+	}
+}
+
 // known keeps clients from making labels.
 func known(method string) string {
 	switch method {

@@ -1,10 +1,12 @@
 package server
 
 import (
+	"bufio"
 	"context"
 	"crypto/rand"
 	"io"
 	stdlog "log"
+	"net"
 	"net/http"
 	"regexp"
 	"runtime/debug"
@@ -16,6 +18,7 @@ import (
 	"deckhand/cloud/answer"
 	"deckhand/cloud/asset"
 	"deckhand/cloud/metrics"
+	"deckhand/cloud/park"
 )
 
 // middleware is what every request passes: a log line, time limits, a limit
@@ -82,6 +85,9 @@ func file(r *http.Request) bool {
 
 func (m middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
+	if back := park.BackOf(r); back != nil {
+		began = back.Began
+	}
 	recorder := &recorder{ResponseWriter: w}
 	m.limit(recorder, r)
 	id, v := requestID(r), &visit{route: "none"}
@@ -93,6 +99,9 @@ func (m middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	log := m.log.With().Str("request_id", id).Str("method", r.Method).Str("path", r.URL.Path).Logger()
 	r = r.WithContext(context.WithValue(log.WithContext(r.Context()), visitKey{}, v))
 	defer func() {
+		if recorder.parked {
+			return // it ends when it has come back
+		}
 		defer func() { ended(v.route, r.Method, recorder.status, time.Since(began)) }()
 		if m.recovered(recorder, log, recover()) {
 			panic(http.ErrAbortHandler) // the way to drop a connection
@@ -184,6 +193,7 @@ type recorder struct {
 	status int
 	bytes  int64
 	hurry  func() // before each write; nil: nothing
+	parked bool   // somebody else has the connection
 }
 
 // WriteHeader notes the status.
@@ -204,6 +214,13 @@ func (r *recorder) Write(b []byte) (int, error) {
 	n, err := r.ResponseWriter.Write(b)
 	r.bytes += int64(n)
 	return n, err
+}
+
+// Hijack is for requests that are parked.
+func (r *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, buffered, err := http.NewResponseController(r.ResponseWriter).Hijack()
+	r.parked = err == nil
+	return conn, buffered, err
 }
 
 // Flush is for handlers that ask for a Flusher themselves.

@@ -27,6 +27,7 @@ import (
 	"deckhand/cloud/metrics"
 	"deckhand/cloud/model"
 	"deckhand/cloud/odata"
+	"deckhand/cloud/park"
 	"deckhand/cloud/registry"
 )
 
@@ -91,7 +92,8 @@ type Server struct {
 
 	url, registryHost    string
 	api, images, figures listening
-	stopAnswers          context.CancelFunc
+	lot                  *park.Lot // of api
+	stopAnswers          func()
 }
 
 // listening is an HTTP server with its listener.
@@ -162,7 +164,8 @@ func (s *Server) wire(cfg Config, identity *auth.Auth) (err error) {
 	s.builds = s.builder
 	s.interval = cfg.CollectInterval
 	s.collector = registry.NewCollector(registry.CollectorConfig{Dir: RegistryDir(cfg.DataDir, cfg.RegistryDir), Records: s.db, Grace: cmp.Or(cfg.CollectGrace, registry.DefaultGrace), Log: s.log})
-	s.device = device.New(device.Config{DB: s.db, Auth: identity, PollInterval: cfg.PollInterval,
+	s.lot = park.New(func() { s.metrics.Parked("api") })
+	s.device = device.New(device.Config{DB: s.db, Auth: identity, PollInterval: cfg.PollInterval, Lot: s.lot,
 		Failed: func(err error) { s.log.Error().Err(err).Msg("keep track of devices") }})
 	s.watch()
 	page, err := dashboard.New(dashboard.Config{DB: s.db, Auth: identity, Secure: cfg.TLSCert != ""})
@@ -183,9 +186,10 @@ func (s *Server) wire(cfg Config, identity *auth.Auth) (err error) {
 	mux.HandleFunc("GET /connectivity-check", func(w http.ResponseWriter, _ *http.Request) { answer.Empty(w, http.StatusNoContent) })
 
 	// Held requests, streams and pages end when this context does.
-	answers, stop := context.WithCancel(context.Background())
-	s.stopAnswers = stop
+	answers, stop := context.WithCancelCause(context.Background())
+	s.stopAnswers = func() { stop(answer.ErrStopping) }
 	s.api.server = s.httpServer(answers, identity.Guard(noted{mux}), "api")
+	s.lot.Attach(s.api.server)
 	s.images.server = s.httpServer(answers, s.registry, "registry")
 	return nil
 }
@@ -279,7 +283,7 @@ const stopGrace = 10 * time.Second
 // held requests answered, and everything is closed.
 func (s *Server) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	for _, l := range []listening{s.api, s.images, s.figures} {
+	for _, l := range []listening{s.api, {s.api.server, s.lot.Listener()}, s.images, s.figures} {
 		if l.listener == nil {
 			continue
 		}
@@ -313,6 +317,7 @@ func (s *Server) shutdown(ctx context.Context) error {
 	err := s.builder.Close()
 	s.builder = nil
 	s.stopAnswers()
+	s.lot.Drain(ctx) //nolint:errcheck // who cannot be answered in time is cut off below
 	for _, l := range []listening{s.api, s.images, s.figures} {
 		if l.server == nil {
 			continue

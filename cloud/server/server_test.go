@@ -333,9 +333,11 @@ func TestAHeldDeviceIsReleasedWhenTheCloudStops(t *testing.T) {
 	}
 }
 
-func TestTLS(t *testing.T) {
-	dir := t.TempDir()
-	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+// certificate makes one for loopback: the files of --tls-cert and --tls-key, and who
+// trusts it.
+func certificate(t *testing.T, dir string) (cert, key string, pool *x509.CertPool) {
+	t.Helper()
+	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -354,11 +356,17 @@ func TestTLS(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	pool = x509.NewCertPool()
+	pool.AppendCertsFromPEM(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	return cert, key, pool
+}
+
+func TestTLS(t *testing.T) {
+	dir := t.TempDir()
+	cert, key, pool := certificate(t, dir)
 	cfg := config(filepath.Join(dir, "data"), io.Discard)
 	cfg.TLSCert, cfg.TLSKey = cert, key
 	s, _ := run(t, cfg)
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true}}
 	t.Cleanup(client.CloseIdleConnections)
 	if !strings.HasPrefix(s.URL(), "https://") {
