@@ -19,11 +19,12 @@ import (
 // networks that the operator named.
 type fetcher struct {
 	client *http.Client
-	most   int64 // bytes of an archive
+	most   int64         // bytes of an archive
+	time   time.Duration // for all of an archive
 }
 
 const (
-	fetchTime      = 30 * time.Minute // for all of an archive
+	fetchTime      = 30 * time.Minute
 	fetchDialTime  = 15 * time.Second
 	fetchFirstByte = time.Minute
 	fetchRedirects = 5
@@ -35,8 +36,7 @@ func newFetcher(allowed []netip.Prefix, most int64) *fetcher {
 	dialer := &net.Dialer{Timeout: fetchDialTime, Control: func(_, address string, _ syscall.RawConn) error {
 		return dialable(address, allowed)
 	}}
-	return &fetcher{most: most, client: &http.Client{
-		Timeout: fetchTime,
+	return &fetcher{most: most, time: fetchTime, client: &http.Client{
 		Transport: &http.Transport{
 			DialContext: dialer.DialContext, TLSHandshakeTimeout: fetchDialTime, ResponseHeaderTimeout: fetchFirstByte,
 			DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: 64 << 10,
@@ -49,6 +49,9 @@ func newFetcher(allowed []netip.Prefix, most int64) *fetcher {
 		},
 	}}
 }
+
+// errSlow ends what takes too long.
+var errSlow = errors.New("the archive did not arrive in time")
 
 // errPrivate refuses an address that only the cloud can reach.
 var errPrivate = errors.New("the address is not one of the public internet; the operator of this cloud can allow its network with --fetch-from")
@@ -128,7 +131,7 @@ func (f *fetcher) open(ctx context.Context, u *url.URL) (io.ReadCloser, error) {
 	req.Header.Set("Accept-Encoding", "identity")
 	resp, err := f.client.Do(req)
 	if err != nil {
-		return nil, plainly(err)
+		return nil, plainly(why(ctx, err))
 	}
 	switch {
 	case resp.StatusCode != http.StatusOK:
@@ -153,6 +156,14 @@ func plainly(err error) error {
 	}
 	if failed, ok := errors.AsType[*url.Error](err); ok {
 		return failed.Err
+	}
+	return err
+}
+
+// why is what ended a fetch: what it was cancelled for, before what came of that.
+func why(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
 	}
 	return err
 }

@@ -1,10 +1,48 @@
 package builder
 
 import (
+	"context"
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"testing"
+	"time"
+
+	"deckhand/build"
 )
+
+// A server that is slow, or stands still in the middle, holds nobody for ever.
+func TestSlowServersAreGivenUp(t *testing.T) {
+	release := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/half" {
+			_, _ = w.Write(make([]byte, 100)) // of a tar
+			_ = http.NewResponseController(w).Flush()
+		}
+		<-release
+	}))
+	defer server.Close()
+	defer close(release)
+	b := &Builder{fetcher: newFetcher([]netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}, 1<<20), limits: build.DefaultLimits(), stopped: make(chan struct{})}
+	b.fetcher.time = 200 * time.Millisecond
+	for _, path := range []string{"/silent", "/half"} {
+		if _, err := b.fetch(t.Context(), order{URL: server.URL + path}, t.TempDir()); !errors.Is(err, errSlow) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	// Nor does a client that left, or a builder that is stopped.
+	b.fetcher.time = time.Minute
+	left, leave := context.WithCancel(t.Context())
+	leave()
+	if _, err := b.fetch(left, order{URL: server.URL + "/half"}, t.TempDir()); !errors.Is(err, context.Canceled) {
+		t.Errorf("the client left: %v", err)
+	}
+	close(b.stopped)
+	if _, err := b.fetch(t.Context(), order{URL: server.URL + "/half"}, t.TempDir()); !errors.Is(err, errStopping) {
+		t.Errorf("the builder stops: %v", err)
+	}
+}
 
 // What is not the public internet is dialled only when the operator allows it.
 func TestWhatMayBeDialled(t *testing.T) {

@@ -38,6 +38,8 @@ func (b *Builder) FromURL(w http.ResponseWriter, r *http.Request) {
 func (b *Builder) fetch(ctx context.Context, o order, dir string) (*build.Source, error) {
 	ctx, ended := b.untilStopped(ctx)
 	defer ended()
+	ctx, cancel := context.WithTimeoutCause(ctx, b.fetcher.time, errSlow)
+	defer cancel()
 	body, err := b.fetcher.get(ctx, o.URL)
 	if err != nil {
 		return nil, err
@@ -46,6 +48,9 @@ func (b *Builder) fetch(ctx context.Context, o order, dir string) (*build.Source
 	src, err := build.Spool(body, dir, b.limits)
 	if errors.Is(err, build.ErrTooLarge) {
 		return nil, fmt.Errorf("fetch the project: %w", b.fetcher.tooLarge())
+	}
+	if err != nil && ctx.Err() != nil {
+		return nil, fmt.Errorf("fetch the project: %w", why(ctx, err))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w; the URL must be that of a tar archive, which may be gzipped", err)
