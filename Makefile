@@ -30,6 +30,8 @@ PURE := state strategy reconcile reconcile/sim compose target
 LONGEST := ./test/e2e
 # Packages with tests that need an engine, a browser or another service.
 ENGINE = $(LONGEST) $(filter-out ./test/crash $(LONGEST),$(shell grep -rlE --include='*_test.go' --exclude-dir=node_modules '^//go:build .*\bengine\b' . | xargs -r -n1 dirname | sort -u))
+# Packages that keep things in a folder or in a bucket.
+STORED := ./cloud/registry
 # Those services need root. An ordinary user's tests are run through sudo.
 ENGINE_EXEC = $(shell [ "$$(id -u)" -eq 0 ] || ! sudo -n true 2>/dev/null || echo "-exec 'sudo -E'")
 # deckhand itself runs as root, and so does a private engine.
@@ -86,12 +88,12 @@ image: dist ## the device's image for this machine's engine
 
 ##@ Check
 
-test: setup format vet lint vuln unit postgres-test test32 size crash $(if $(LONG),race fuzz) engine-test ## everything; LONG=1 adds race and fuzz
+test: setup format vet lint vuln unit postgres-test s3-test test32 size crash $(if $(LONG),race fuzz) engine-test ## everything; LONG=1 adds race and fuzz
 
 quick: ## the tests that need nothing, in seconds
 	@$(GO) test ./...
 
-engine-test: setup interop-peers ## the tests that need an engine or a browser
+engine-test: setup interop-peers s3-server ## the tests that need an engine or a browser
 	$(call say,tests on a real engine)
 	@[ -n "$(ENGINE)" ] || { echo "no such tests"; exit 0; }; \
 	$(GO) test -tags engine,interop -count=1 -p $(ENGINE_PARALLEL) -timeout $(ENGINE_TIMEOUT) $(ENGINE_EXEC) $(ENGINE)
@@ -104,6 +106,14 @@ postgres-test: ## the cloud's tests again, on a private PostgreSQL
 	$(call say,tests of the cloud on PostgreSQL)
 	@scripts/setup.sh postgres
 	@DECKHAND_TEST_DATABASE=postgres $(GO) test -count=1 -p 2 ./cloud/... ./test/database
+
+s3-test: setup s3-server ## the registry's tests again, in a bucket of a private S3 server
+	$(call say,tests of the registry in a bucket)
+	@DECKHAND_TEST_IMAGES=s3 $(GO) test -tags engine -count=1 -skip Hundred $(ENGINE_EXEC) $(STORED)
+
+# Tests ask the same way where it is.
+s3-server:
+	@$(GO) tool -modfile=test/s3/server/go.mod -n versitygw >/dev/null
 
 crash: ## a crash at every step and engine call of every scenario, and every call failing
 	$(call say,crashes and faults)
@@ -171,5 +181,5 @@ clean: ## remove what make made
 
 FORCE:
 
-.PHONY: FORCE postgres-test help demo build examples dist image test crash quick engine-test unit test32 race fuzz size bench bench-cloud \
+.PHONY: FORCE postgres-test s3-test s3-server help demo build examples dist image test crash quick engine-test unit test32 race fuzz size bench bench-cloud \
 	lint vet format vuln setup interop-peers update-goldens clean

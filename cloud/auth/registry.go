@@ -4,11 +4,13 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -181,6 +183,14 @@ func (a *Auth) aliased(ctx context.Context, by access.Caller, name string) (stri
 }
 
 type registryFiles struct{ key, cert, jwks string }
+
+// Shared is a secret for one purpose that all servers on one database have: it is made
+// of the key that signs sessions.
+func (a *Auth) Shared(purpose string) string {
+	mac := hmac.New(sha256.New, a.sessionKey)
+	mac.Write([]byte("deckhand shared secret: " + purpose))
+	return hex.EncodeToString(mac.Sum(nil))
+}
 
 func (a *Auth) loadKeys(dir string) error {
 	if dir == "" {

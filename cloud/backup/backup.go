@@ -19,6 +19,7 @@ import (
 	"strings"
 	"time"
 
+	"deckhand/cloud/bucket"
 	"deckhand/cloud/model"
 	"deckhand/cloud/registry"
 	"deckhand/version"
@@ -40,7 +41,8 @@ type About struct {
 	Database string    `json:"database"`
 	Schema   int64     `json:"schema"`
 	Images   bool      `json:"images"`
-	Cloud    string    `json:"cloud"` // its ID
+	Storage  string    `json:"storage,omitempty"` // the bucket that has the images
+	Cloud    string    `json:"cloud"`             // its ID
 }
 
 const (
@@ -54,30 +56,52 @@ type Source struct {
 	DataDir     string
 	Database    string // URL of PostgreSQL; "" for the file in DataDir
 	RegistryDir string
-	Images      bool // copy the images and assets of releases, too
+	// RegistryStorage is the address of the bucket that has the images; "" when they are
+	// in the folder. They are not copied from there.
+	RegistryStorage string
+	Images          bool // copy the images and assets of releases, too
 }
 
 // Write copies the cloud, which may be running, to w. All that was acknowledged
 // before Write began is in the copy.
 func Write(ctx context.Context, from Source, w io.Writer) (err error) {
+	storage, err := bucketOf(from)
+	if err != nil {
+		return err
+	}
 	db, err := model.OpenBeside(ctx, model.Config{Path: filepath.Join(from.DataDir, "cloud.db"), Database: from.Database})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	if !from.Images {
-		return write(ctx, db, from, w)
+		return write(ctx, db, from, storage, w)
 	}
 	// The database is copied first, and then nothing that it needs may go.
-	err = db.Hold(ctx, registry.CollectionLease, func(ctx context.Context) error { return write(ctx, db, from, w) })
+	err = db.Hold(ctx, registry.CollectionLease, func(ctx context.Context) error { return write(ctx, db, from, "", w) })
 	if _, held := errors.AsType[*model.HeldError](err); held {
 		return fmt.Errorf("the registry is being cleared up: %w", err)
 	}
 	return err
 }
 
-func write(ctx context.Context, db *model.DB, from Source, w io.Writer) error {
-	about := About{Format: format, Made: time.Now().UTC(), Version: version.Version, Database: sqliteKind, Images: from.Images}
+// bucketOf is the bucket that has the images.
+func bucketOf(from Source) (string, error) {
+	if from.RegistryStorage == "" {
+		return "", nil
+	}
+	a, err := bucket.ParseAddress(from.RegistryStorage)
+	if err != nil {
+		return "", fmt.Errorf("read --registry-storage: %w", err)
+	}
+	if from.Images {
+		return "", fmt.Errorf("the images are in %s, from where they are not copied: leave --images away, and keep older versions of objects or a replica with the means of the store", a)
+	}
+	return a.String(), nil
+}
+
+func write(ctx context.Context, db *model.DB, from Source, storage string, w io.Writer) error {
+	about := About{Format: format, Made: time.Now().UTC(), Version: version.Version, Database: sqliteKind, Images: from.Images, Storage: storage}
 	if db.Shared() {
 		about.Database = postgres
 	}

@@ -83,7 +83,7 @@ func startCloudWith(t *testing.T, quota int64) *cloud {
 	c.keys, err = auth.New(auth.Config{DB: c.db, KeyDir: filepath.Join(t.TempDir(), "keys"), PasswordMemory: 64})
 	must(t, err)
 	reg, err := registry.New(registry.Config{
-		Dir: t.TempDir(), Realm: srv.URL + "/auth/v1/token", Service: c.keys.RegistryService(),
+		Storage: registry.Storage{Dir: t.TempDir()}, Realm: srv.URL + "/auth/v1/token", Service: c.keys.RegistryService(),
 		Issuer: c.keys.RegistryIssuer(), JWKS: c.keys.RegistryJWKS(), Quota: registry.Quota{Bytes: quota, Owners: c.db}, Log: zerolog.Nop(),
 	})
 	must(t, err)

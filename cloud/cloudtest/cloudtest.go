@@ -40,7 +40,7 @@ type World struct {
 }
 
 // Main runs a package's tests: func TestMain(m *testing.M) { cloudtest.Main(m) }.
-func Main(m *testing.M) { postgres.Main(m) }
+func Main(m postgres.Tests) { postgres.Main(m) }
 
 // Database is an empty database that ends with the test: a file or, when
 // DECKHAND_TEST_DATABASE says "postgres", a database of a private PostgreSQL.

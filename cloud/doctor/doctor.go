@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"deckhand/build"
+	"deckhand/cloud/bucket"
 	"deckhand/cloud/model"
 	"deckhand/cloud/registry"
 )
@@ -43,6 +44,7 @@ type Finding struct {
 // Patient is the cloud to look at.
 type Patient struct {
 	DataDir, Database, RegistryDir string
+	RegistryStorage                string // the bucket of the images; "": they are in RegistryDir
 	TLSCert, TLSKey                string // "" when a proxy does TLS
 	Engine                         string // that builds
 	Grace                          time.Duration
@@ -54,6 +56,7 @@ const (
 	freeWarning, freeError = 0.10, 0.03 // of a disk
 	certificateWarning     = 30 * 24 * time.Hour
 	clockWarning           = 10 * time.Second
+	bucketClockWarning     = 5 * time.Minute // stores refuse 15
 	engineTime             = 10 * time.Second
 	mostImages             = 20 // that are named
 )
@@ -76,7 +79,7 @@ func Examine(ctx context.Context, p Patient) []Finding {
 	v := &visit{Patient: p}
 	v.database(ctx)
 	v.disk("disk of the data", p.DataDir)
-	if p.RegistryDir != filepath.Join(p.DataDir, "registry") {
+	if p.RegistryStorage == "" && p.RegistryDir != filepath.Join(p.DataDir, "registry") {
 		v.disk("disk of the images", p.RegistryDir)
 	}
 	v.permissions()
@@ -120,8 +123,10 @@ func (v *visit) database(ctx context.Context) {
 		v.add("integrity of the database", OK, "", "is whole, and all rows refer to rows that exist")
 	}
 	v.clock(ctx, db)
-	v.images(ctx, db)
-	v.garbage(ctx, db)
+	if storage, ok := v.storage(ctx); ok {
+		v.images(ctx, db, storage)
+		v.garbage(ctx, db, storage)
+	}
 }
 
 func (v *visit) clock(ctx context.Context, db *model.DB) {
@@ -139,9 +144,41 @@ func (v *visit) clock(ctx context.Context, db *model.DB) {
 	}
 }
 
-func (v *visit) images(ctx context.Context, db *model.DB) {
+// storage opens where the images are; false: it cannot be used.
+func (v *visit) storage(ctx context.Context) (registry.Storage, bool) {
+	const check = "bucket of the images"
+	s := registry.Storage{Dir: v.RegistryDir}
+	if v.RegistryStorage == "" {
+		return s, true
+	}
+	a, err := bucket.ParseAddress(v.RegistryStorage)
+	if err == nil {
+		s.Bucket, err = bucket.Open(ctx, a)
+	}
+	if err == nil {
+		err = s.Bucket.Check(ctx)
+	}
+	if err != nil {
+		v.add(check, Error, "correct --registry-storage, or do what the message says", "%s", err)
+		return s, false
+	}
+	now, err := s.Bucket.Clock(ctx)
+	if ahead := now.Sub(v.Now()); err == nil && ahead.Abs() > bucketClockWarning {
+		v.add(check, Warning, "let this machine keep the time with NTP (timedatectl): the store refuses requests whose time is wrong", "%s answers; its clock differs from ours by %s", s.Bucket, ahead.Round(time.Second))
+		return s, true
+	}
+	v.add(check, OK, "", "%s answers", s.Bucket)
+	return s, true
+}
+
+func (v *visit) images(ctx context.Context, db *model.DB, storage registry.Storage) {
 	const check = "images of releases"
 	stored, err := db.StoredImages(ctx, v.Now())
+	if err != nil {
+		v.add(check, Error, "look at the message", "%s", err)
+		return
+	}
+	images, err := registry.Look(ctx, storage)
 	if err != nil {
 		v.add(check, Error, "look at the message", "%s", err)
 		return
@@ -151,7 +188,7 @@ func (v *visit) images(ctx context.Context, db *model.DB) {
 		if !i.Done || i.ContentHash == "" {
 			continue
 		}
-		err := registry.Complete(v.RegistryDir, i.Repository, i.ContentHash)
+		err := images.Complete(ctx, i.Repository, i.ContentHash)
 		if err == nil {
 			good++
 			continue
@@ -168,9 +205,9 @@ func (v *visit) images(ctx context.Context, db *model.DB) {
 	}
 }
 
-func (v *visit) garbage(ctx context.Context, db *model.DB) {
+func (v *visit) garbage(ctx context.Context, db *model.DB, storage registry.Storage) {
 	const check = "images that no release needs"
-	found, err := registry.NewCollector(registry.CollectorConfig{Dir: v.RegistryDir, Records: db, Grace: v.Grace}).Look(ctx)
+	found, err := registry.NewCollector(registry.CollectorConfig{Storage: storage, Records: db, Grace: v.Grace}).Look(ctx)
 	switch {
 	case err != nil:
 		v.add(check, Error, "look at the message", "%s", err)

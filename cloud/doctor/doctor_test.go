@@ -119,3 +119,22 @@ func certificate(t *testing.T, until time.Time) (cert, key string) {
 	}
 	return cert, key
 }
+
+func TestABucketThatCannotBeUsed(t *testing.T) {
+	_, p := patient(t)
+	t.Setenv("AWS_ACCESS_KEY_ID", "somebody")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+	for address, text := range map[string]string{
+		"s3://images?endpoint=http://127.0.0.1:1": "connection refused",
+		"s3://somebody:hunter2@images":            "AWS_SECRET_ACCESS_KEY",
+	} {
+		p.RegistryStorage = address
+		findings := doctor.Examine(t.Context(), p)
+		want(t, findings, "bucket of the images", doctor.Error, text)
+		for _, f := range findings {
+			if strings.Contains(f.Text, "hunter2") || f.Check == "images of releases" {
+				t.Errorf("%+v", f)
+			}
+		}
+	}
+}

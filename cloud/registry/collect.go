@@ -5,8 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
+	"path"
 	"strings"
 	"time"
 
@@ -40,12 +39,12 @@ const DefaultGrace = 24 * time.Hour
 // How it stays safe: what must stay is found from the images in the database and
 // their manifests. All else is looked at file by file. A file is left alone that
 // somebody asked for within the grace period, which the storage notes in its time
-// (see touching) before it answers. Each is first moved aside, then looked at once
-// more, and moved back when somebody came in between. Links are removed before the
-// blobs that they lead to, so a manifest that is there has all its parts; see also
-// guard. A push that finds something missing uploads it again.
+// (see touching and generations) before it answers; what was to be removed and is used
+// at that moment stays, see trash and generations. Links are removed before the blobs
+// that they lead to, so a manifest that is there has all its parts; see also guard. A
+// push that finds something missing uploads it again.
 type Collector struct {
-	layout
+	place   place
 	records Records
 	grace   time.Duration
 	log     zerolog.Logger
@@ -53,7 +52,7 @@ type Collector struct {
 
 // CollectorConfig says what is cleared up.
 type CollectorConfig struct {
-	Dir     string // that of Config
+	Storage
 	Records Records
 	Grace   time.Duration // at least that long nothing is removed that was in use; zero: none
 	Log     zerolog.Logger
@@ -61,7 +60,7 @@ type CollectorConfig struct {
 
 // NewCollector makes a collector; it does nothing yet.
 func NewCollector(cfg CollectorConfig) *Collector {
-	return &Collector{layout: layout{cfg.Dir}, records: cfg.Records, grace: cfg.Grace, log: cfg.Log}
+	return &Collector{place: cfg.open(0), records: cfg.Records, grace: cfg.Grace, log: cfg.Log}
 }
 
 // Collection is what was removed, or would be.
@@ -142,62 +141,69 @@ func (c *Collector) Run(ctx context.Context, interval time.Duration, done func(C
 // sweep is one time of clearing up.
 type sweep struct {
 	*Collector
+	view  view
 	dry   bool
-	limit time.Time // of the file system's clock: what was used later stays
+	limit time.Time // of the place's clock: what was used later stays
 	since time.Time // of the database's clock: images made later stay
-	trash trash
 
 	needed map[string]bool // blobs
 	done   Collection
 }
 
 func (c *Collector) collect(ctx context.Context, dry bool) (Collection, error) {
-	s := &sweep{Collector: c, dry: dry, since: c.records.Now().Add(-c.grace), needed: map[string]bool{}, trash: trash{layout: c.layout, dry: dry}}
-	if _, err := os.Stat(c.root()); errors.Is(err, fs.ErrNotExist) {
-		return s.done, nil // nothing was ever pushed
+	s := &sweep{Collector: c, dry: dry, since: c.records.Now().Add(-c.grace), needed: map[string]bool{}}
+	if ok, err := c.used(ctx); !ok || err != nil {
+		return s.done, err
 	}
 	if err := c.claim(ctx, dry); err != nil {
 		return s.done, err
 	}
-	now := time.Now()
 	if !dry {
-		if err := s.trash.restore(); err != nil {
-			return s.done, err
-		}
-		var err error
-		if now, err = clock(c.dir); err != nil {
+		if err := c.place.restore(ctx); err != nil {
 			return s.done, err
 		}
 	}
+	now, err := c.place.clock(ctx, dry)
+	if err != nil {
+		return s.done, err
+	}
 	s.limit = now.Add(-c.grace)
-	s.trash.limit = s.limit
-	err := s.run(ctx)
-	return s.done, err
+	if s.view, err = c.place.within(ctx, root); err != nil {
+		return s.done, err
+	}
+	if !dry {
+		if err := c.place.tidy(ctx, s.view, s.limit); err != nil {
+			return s.done, err
+		}
+	}
+	return s.done, s.run(ctx)
 }
 
-// claim makes sure that the folder is this cloud's: another one's database would
-// need none of what is there.
+// used says whether anything was ever pushed.
+func (c *Collector) used(ctx context.Context) (bool, error) {
+	names, err := c.place.list(ctx, root)
+	return len(names) > 0, err
+}
+
+// claim makes sure that the place is this cloud's: another one's database would need
+// none of what is there.
 func (c *Collector) claim(ctx context.Context, dry bool) error {
 	id, err := c.records.CloudID(ctx)
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(c.dir, "cloud-id")
-	if _, err := os.Stat(path); dry && errors.Is(err, fs.ErrNotExist) {
-		return nil // nobody's yet
-	}
-	owner, err := once(path, id+"\n")
+	owner, err := c.place.owner(ctx, id, !dry)
 	switch {
 	case err != nil:
 		return err
-	case strings.TrimSpace(owner) != id:
-		return fmt.Errorf("the images in %s belong to another cloud: their database is another one than ours; give each cloud a folder of its own, or remove %s when the images are to be ours", c.dir, path)
+	case owner != id && owner != "":
+		return fmt.Errorf("the images in %s belong to another cloud: their database is another one than ours; give each cloud a folder or prefix of its own, or remove cloud-id there when the images are to be ours", c.place)
 	}
 	return nil
 }
 
 func (s *sweep) run(ctx context.Context) error {
-	names, err := s.repositories(ctx)
+	names, err := repositories(ctx, s.view)
 	if err != nil {
 		return err
 	}
@@ -213,7 +219,7 @@ func (s *sweep) run(ctx context.Context) error {
 	var kept []*keeper
 	var dropped []string
 	for _, name := range names {
-		k := &keeper{layout: s.layout, name: name, limit: s.limit}
+		k := &keeper{view: s.view, name: name, limit: s.limit}
 		parts := imageRule.FindStringSubmatch(name)
 		if parts == nil { // not made by this program, so none of its business
 			k.all = true
@@ -221,7 +227,7 @@ func (s *sweep) run(ctx context.Context) error {
 			if name == parts[1] {
 				k.hash, _ = hexOf(hash)
 			}
-		} else if young, err := s.trash.young(s.repository(name)); err != nil {
+		} else if young, err := s.view.young(ctx, repositoryDir(name), s.limit); err != nil {
 			return err
 		} else if young {
 			k.all = true
@@ -229,7 +235,7 @@ func (s *sweep) run(ctx context.Context) error {
 			dropped = append(dropped, name)
 			continue
 		}
-		if err := k.mark(s.needed); err != nil {
+		if err := k.mark(ctx, s.needed); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 		if k.unreadable {
@@ -249,7 +255,7 @@ func (s *sweep) dropRepositories(ctx context.Context, names []string) error {
 		gone := false
 		_, err := s.records.Forget(ctx, imageRule.FindStringSubmatch(name)[1], s.since, func() (err error) {
 			if !gone {
-				gone, err = s.trash.discard(s.repository(name))
+				gone, err = s.discard(ctx, repositoryDir(name))
 			}
 			return err
 		})
@@ -261,7 +267,23 @@ func (s *sweep) dropRepositories(ctx context.Context, names []string) error {
 			s.log.Info().Str("repository", name).Msg("image removed: no release has it")
 		}
 	}
-	return s.trash.empty()
+	return s.empty(ctx)
+}
+
+// discard takes a folder away, or says whether it would.
+func (s *sweep) discard(ctx context.Context, dir string) (bool, error) {
+	if s.dry {
+		young, err := s.view.young(ctx, dir, s.limit)
+		return !young && err == nil, err
+	}
+	return s.place.discard(ctx, dir, s.limit)
+}
+
+func (s *sweep) empty(ctx context.Context) error {
+	if s.dry {
+		return nil
+	}
+	return s.place.empty(ctx)
 }
 
 // dropLinks removes what was replaced in repositories that stay: manifests first.
@@ -273,18 +295,18 @@ func (s *sweep) dropLinks(ctx context.Context, kept []*keeper) error {
 		for _, of := range []struct {
 			dir   string
 			count *int
-		}{{s.revisions(k.name), &s.done.Manifests}, {s.layers(k.name), &s.done.Links}} {
+		}{{revisionsDir(k.name), &s.done.Manifests}, {layersDir(k.name), &s.done.Links}} {
 			if err := s.dropOf(ctx, of.dir, k.keeps, of.count); err != nil {
 				return fmt.Errorf("%s: %w", k.name, err)
 			}
 		}
 	}
-	return s.trash.empty()
+	return s.empty(ctx)
 }
 
 // dropOf removes the digests in a folder that are not kept.
 func (s *sweep) dropOf(ctx context.Context, dir string, kept map[string]bool, count *int) error {
-	found, err := digests(dir)
+	found, err := digests(ctx, s.view, dir)
 	if err != nil {
 		return err
 	}
@@ -295,7 +317,7 @@ func (s *sweep) dropOf(ctx context.Context, dir string, kept map[string]bool, co
 		if kept[digest] {
 			continue
 		}
-		gone, err := s.trash.discard(filepath.Join(dir, digest))
+		gone, err := s.discard(ctx, path.Join(dir, digest))
 		if err != nil {
 			return err
 		}
@@ -309,7 +331,7 @@ func (s *sweep) dropOf(ctx context.Context, dir string, kept map[string]bool, co
 // dropUploads removes uploads that nobody goes on with.
 func (s *sweep) dropUploads(ctx context.Context, kept []*keeper) error {
 	for _, k := range kept {
-		ids, err := list(s.uploads(k.name))
+		ids, err := s.view.list(ctx, uploadsDir(k.name))
 		if err != nil {
 			return err
 		}
@@ -317,7 +339,7 @@ func (s *sweep) dropUploads(ctx context.Context, kept []*keeper) error {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			gone, err := s.trash.discard(filepath.Join(s.uploads(k.name), id))
+			gone, err := s.discard(ctx, path.Join(uploadsDir(k.name), id))
 			if err != nil {
 				return fmt.Errorf("%s: %w", k.name, err)
 			}
@@ -326,12 +348,12 @@ func (s *sweep) dropUploads(ctx context.Context, kept []*keeper) error {
 			}
 		}
 	}
-	return s.trash.empty()
+	return s.empty(ctx)
 }
 
 func (s *sweep) dropBlobs(ctx context.Context) error {
-	err := s.allBlobs(ctx, func(digest string) error {
-		info, err := os.Stat(filepath.Join(s.blob(digest), "data"))
+	err := eachBlob(ctx, s.view, func(digest string) error {
+		info, err := s.view.stat(ctx, blobFile(digest))
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
@@ -340,25 +362,25 @@ func (s *sweep) dropBlobs(ctx context.Context) error {
 		}
 		gone := false
 		if !s.needed[digest] {
-			if gone, err = s.trash.discard(s.blob(digest)); err != nil {
+			if gone, err = s.discard(ctx, blobDir(digest)); err != nil {
 				return err
 			}
 		}
 		if gone {
 			s.done.Blobs++
-			s.done.Bytes += info.Size()
+			s.done.Bytes += info.size
 		} else {
 			s.done.KeptBlobs++
-			s.done.KeptBytes += info.Size()
+			s.done.KeptBytes += info.size
 		}
 		return nil
 	})
-	return errors.Join(err, s.trash.empty())
+	return errors.Join(err, s.empty(ctx))
 }
 
 // keeper finds what of a repository stays.
 type keeper struct {
-	layout
+	view  view
 	name  string
 	hash  string    // of the image's manifest, if it is known
 	limit time.Time // links that were used later stay
@@ -369,23 +391,23 @@ type keeper struct {
 }
 
 // mark notes in needed the blobs that the repository needs.
-func (k *keeper) mark(needed map[string]bool) error {
+func (k *keeper) mark(ctx context.Context, needed map[string]bool) error {
 	k.keeps = map[string]bool{}
-	roots, err := k.roots()
+	roots, err := k.roots(ctx)
 	if err != nil {
 		return err
 	}
 	for _, digest := range roots {
-		if err := k.keep(digest, 0); err != nil {
+		if err := k.keep(ctx, digest, 0); err != nil {
 			return err
 		}
 	}
-	layers, err := digests(k.layers(k.name))
+	layers, err := digests(ctx, k.view, layersDir(k.name))
 	if err != nil {
 		return err
 	}
 	for _, digest := range layers {
-		if k.all || k.unreadable || k.used(filepath.Join(k.layers(k.name), digest)) {
+		if k.all || k.unreadable || k.used(ctx, linkIn(layersDir(k.name), digest)) {
 			k.keeps[digest] = true
 		}
 	}
@@ -396,18 +418,18 @@ func (k *keeper) mark(needed map[string]bool) error {
 }
 
 // roots are the manifests that are asked for by name, or were lately.
-func (k *keeper) roots() ([]string, error) {
-	revisions, err := digests(k.revisions(k.name))
+func (k *keeper) roots(ctx context.Context) ([]string, error) {
+	revisions, err := digests(ctx, k.view, revisionsDir(k.name))
 	if err != nil {
 		return nil, err
 	}
-	current, err := k.tagged()
+	current, err := k.tagged(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var roots []string
 	for _, digest := range revisions {
-		if k.all || digest == k.hash || current[digest] || k.used(filepath.Join(k.revisions(k.name), digest)) {
+		if k.all || digest == k.hash || current[digest] || k.used(ctx, linkIn(revisionsDir(k.name), digest)) {
 			roots = append(roots, digest)
 		}
 	}
@@ -415,14 +437,14 @@ func (k *keeper) roots() ([]string, error) {
 }
 
 // tagged are the digests that tags stand for.
-func (k *keeper) tagged() (map[string]bool, error) {
-	tags, err := list(k.tags(k.name))
+func (k *keeper) tagged(ctx context.Context) (map[string]bool, error) {
+	tags, err := k.view.list(ctx, tagsDir(k.name))
 	if err != nil {
 		return nil, err
 	}
 	current := map[string]bool{}
 	for _, tag := range tags {
-		b, err := os.ReadFile(filepath.Join(k.tags(k.name), tag, "current", "link"))
+		b, err := k.view.read(ctx, path.Join(tagsDir(k.name), tag, "current", "link"))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
@@ -434,12 +456,12 @@ func (k *keeper) tagged() (map[string]bool, error) {
 }
 
 // keep notes a manifest and what it refers to.
-func (k *keeper) keep(digest string, depth int) error {
+func (k *keeper) keep(ctx context.Context, digest string, depth int) error {
 	if k.keeps[digest] || depth > deepest {
 		return nil
 	}
 	k.keeps[digest] = true
-	m, err := k.readManifest(digest)
+	m, err := readManifest(ctx, k.view, digest)
 	if err != nil {
 		// Whatever it is, nothing is removed on a guess.
 		k.unreadable = true
@@ -449,17 +471,17 @@ func (k *keeper) keep(digest string, depth int) error {
 		k.keeps[blob] = true
 	}
 	for _, part := range m.manifests {
-		if _, err := os.Stat(filepath.Join(k.revisions(k.name), part, "link")); errors.Is(err, fs.ErrNotExist) {
+		if _, err := k.view.stat(ctx, linkIn(revisionsDir(k.name), part)); errors.Is(err, fs.ErrNotExist) {
 			continue // only some platforms of an index were pushed
 		}
-		if err := k.keep(part, depth+1); err != nil {
+		if err := k.keep(ctx, part, depth+1); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (k *keeper) used(dir string) bool {
-	info, err := os.Stat(filepath.Join(dir, "link"))
-	return err == nil && info.ModTime().After(k.limit)
+func (k *keeper) used(ctx context.Context, link string) bool {
+	s, err := k.view.stat(ctx, link)
+	return err == nil && s.used.After(k.limit)
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -36,6 +35,7 @@ import (
 	"deckhand/cloud/cloudtest"
 	"deckhand/cloud/model"
 	"deckhand/cloud/registry"
+	"deckhand/test/s3"
 )
 
 func TestMain(m *testing.M) {
@@ -43,34 +43,40 @@ func TestMain(m *testing.M) {
 		collectForTest()
 		return
 	}
-	cloudtest.Main(m)
+	cloudtest.Main(s3.Tests{M: m})
 }
 
 // place is a cloud with a registry.
 type place struct {
 	*cloudtest.World
-	dir  string
+	stored
 	host string
 	key  string
 }
 
 func newPlace(t *testing.T, quota int64) *place {
 	t.Helper()
-	p := &place{World: cloudtest.New(t, nil), dir: t.TempDir()}
-	p.serve(p.dir, quota)
+	p := &place{World: cloudtest.New(t, nil), stored: newStored(t)}
+	p.serve(quota)
 	p.key = p.Key(p.Admin.Actor, model.RoleUser)
 	return p
 }
 
 // serve adds the registry, as the cloud does.
-func (p *place) serve(dir string, quota int64) {
+func (p *place) serve(quota int64) {
+	p.T.Helper()
+	p.host = p.server(quota)
+}
+
+// server is one more, and its host.
+func (p *place) server(quota int64) (host string) {
 	p.T.Helper()
 	mux := http.NewServeMux()
 	server := httptest.NewServer(mux)
 	p.T.Cleanup(server.Close)
-	p.host = strings.TrimPrefix(server.URL, "http://")
+	host = strings.TrimPrefix(server.URL, "http://")
 	reg, err := registry.New(registry.Config{
-		Dir: dir, Realm: server.URL + "/auth/v1/token", Service: p.Auth.RegistryService(), Issuer: p.Auth.RegistryIssuer(),
+		Storage: p.Storage, Secret: "shared", Realm: server.URL + "/auth/v1/token", Service: p.Auth.RegistryService(), Issuer: p.Auth.RegistryIssuer(),
 		JWKS: p.Auth.RegistryJWKS(), Quota: registry.Quota{Bytes: quota, Owners: p.DB}, Log: zerolog.Nop(),
 	})
 	if err != nil {
@@ -79,10 +85,11 @@ func (p *place) serve(dir string, quota int64) {
 	p.T.Cleanup(func() { _ = reg.Close() })
 	mux.Handle("/v2/", reg)
 	p.Auth.Routes(mux)
+	return host
 }
 
 func (p *place) collector(grace time.Duration) *registry.Collector {
-	return registry.NewCollector(registry.CollectorConfig{Dir: p.dir, Records: p.DB, Grace: grace, Log: zerolog.Nop()})
+	return registry.NewCollector(registry.CollectorConfig{Storage: p.Storage, Records: p.DB, Grace: grace, Log: zerolog.Nop()})
 }
 
 func (p *place) collect(grace time.Duration) registry.Collection {
@@ -205,21 +212,6 @@ func layer(t testing.TB, size int64) v1.Layer {
 	return l
 }
 
-// age makes all that is in the registry look as if nobody had asked for it in days.
-func (p *place) age() {
-	p.T.Helper()
-	old := time.Now().Add(-72 * time.Hour)
-	err := filepath.WalkDir(filepath.Join(p.dir, "images"), func(path string, _ fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		return os.Chtimes(path, old, old)
-	})
-	if err != nil {
-		p.T.Fatal(err)
-	}
-}
-
 func missing(err error) bool {
 	e, ok := errors.AsType[*transport.Error](err)
 	return ok && e.StatusCode == http.StatusNotFound
@@ -256,10 +248,10 @@ func TestAnImageStaysWhileAReleaseHasIt(t *testing.T) {
 	if err := p.pull(second.image, second.digest); err != nil {
 		t.Errorf("the other release: %v", err)
 	}
-	if err := registry.Complete(p.dir, model.Repository(first.image.Location), first.digest.String()); err == nil {
+	if err := p.complete(model.Repository(first.image.Location), first.digest.String()); err == nil {
 		t.Error("the image of the deleted release is still there")
 	}
-	if err := registry.Complete(p.dir, model.Repository(second.image.Location), second.digest.String()); err != nil {
+	if err := p.complete(model.Repository(second.image.Location), second.digest.String()); err != nil {
 		t.Error(err)
 	}
 
@@ -334,14 +326,13 @@ func TestAManifestWithoutItsLayersCountsAsMissing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	blob := filepath.Join(p.dir, "images/docker/registry/v2/blobs/sha256", digest.Hex[:2], digest.Hex)
-	if err := os.RemoveAll(blob); err != nil {
+	if err := os.RemoveAll(filepath.Dir(p.data(digest))); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := remote.Head(p.ref(r.image, ":latest"), p.auth()); !missing(err) {
 		t.Errorf("asking for the manifest: %v, want 404", err)
 	}
-	if err := registry.Complete(p.dir, model.Repository(r.image.Location), r.digest.String()); err == nil || !strings.Contains(err.Error(), digest.Hex) {
+	if err := p.complete(model.Repository(r.image.Location), r.digest.String()); err == nil || !strings.Contains(err.Error(), digest.Hex) {
 		t.Errorf("complete: %v", err)
 	}
 	// Pushing again makes it whole.
@@ -356,7 +347,7 @@ func TestAManifestWithoutItsLayersCountsAsMissing(t *testing.T) {
 func TestAnUnreadableManifestKeepsAllOfItsRepository(t *testing.T) {
 	p := newPlace(t, 0)
 	r := p.release(p.Fleet(p.Admin, "kitchen"), image(t))
-	data := filepath.Join(p.dir, "images/docker/registry/v2/blobs/sha256", r.digest.Hex[:2], r.digest.Hex, "data")
+	data := p.data(r.digest)
 	whole, err := os.ReadFile(data)
 	if err != nil {
 		t.Fatal(err)
@@ -381,7 +372,7 @@ func TestImagesOfAnotherCloudAreNotTouched(t *testing.T) {
 	p.release(p.Fleet(p.Admin, "kitchen"), image(t))
 	p.collect(0)
 	other := cloudtest.New(t, nil)
-	c := registry.NewCollector(registry.CollectorConfig{Dir: p.dir, Records: other.DB, Log: zerolog.Nop()})
+	c := registry.NewCollector(registry.CollectorConfig{Storage: p.Storage, Records: other.DB, Log: zerolog.Nop()})
 	p.age()
 	if _, err := c.Collect(t.Context()); err == nil || !strings.Contains(err.Error(), "belong to another cloud") {
 		t.Errorf("got %v", err)
@@ -471,7 +462,7 @@ func collectForTest() {
 		Now: func() time.Time { return time.Now().Add(time.Duration(offset) * time.Minute) }})
 	if err == nil {
 		fmt.Println("begin")
-		c := registry.NewCollector(registry.CollectorConfig{Dir: os.Getenv("DECKHAND_TEST_DIR"), Records: db, Log: zerolog.Nop()})
+		c := registry.NewCollector(registry.CollectorConfig{Storage: storageOf(os.Getenv("DECKHAND_TEST_DIR"), os.Getenv("DECKHAND_TEST_BUCKET")), Records: db, Log: zerolog.Nop()})
 		_, err = c.Collect(ctx)
 	}
 	if err != nil {
@@ -494,11 +485,12 @@ func TestKilledWhileClearingUp(t *testing.T) {
 		p.remove("release", r.release.ID)
 	}
 	p.age()
-	killed, tries := 0, 0
+	killed, tries, begun := 0, 0, 0
 	for ; killed < 5 && tries < 60; tries++ {
-		if p.collectInProcess((tries+1)*3, time.Duration(tries)*time.Millisecond) {
+		if p.collectInProcess((tries+1)*3, time.Duration(tries)*p.killStep()) {
 			killed++
 		}
+		begun += len(p.left())
 		if err := p.pull(kept.image, kept.digest); err != nil {
 			t.Fatalf("after %d kills: %v", killed, err)
 		}
@@ -515,16 +507,15 @@ func TestKilledWhileClearingUp(t *testing.T) {
 	if err := p.pull(kept.image, kept.digest); err != nil {
 		t.Error(err)
 	}
-	left, err := os.ReadDir(filepath.Join(p.dir, "discarded", "aside"))
-	if err != nil || len(left) > 0 {
-		t.Errorf("left aside: %v %v", left, err)
+	if left := p.left(); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
 	}
-	t.Logf("killed %d times in %d tries", killed, tries)
+	t.Logf("killed %d times in %d tries, %d removals had begun", killed, tries, begun)
 }
 
 // gone checks that nothing of a deleted image is left.
 func (p *place) gone(r released) {
-	if err := registry.Complete(p.dir, model.Repository(r.image.Location), r.digest.String()); err == nil {
+	if err := p.complete(model.Repository(r.image.Location), r.digest.String()); err == nil {
 		p.T.Errorf("%s is still there", r.image.Location)
 	}
 }
@@ -534,7 +525,7 @@ func (p *place) gone(r released) {
 func (p *place) collectInProcess(offset int, after time.Duration) (killed bool) {
 	p.T.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), "DECKHAND_TEST_COLLECT="+cmp.Or(p.Config.Path, "-"), "DECKHAND_TEST_URL="+p.Config.Database, "DECKHAND_TEST_DIR="+p.dir, "DECKHAND_TEST_OFFSET="+strconv.Itoa(offset))
+	cmd.Env = append(os.Environ(), "DECKHAND_TEST_COLLECT="+cmp.Or(p.Config.Path, "-"), "DECKHAND_TEST_URL="+p.Config.Database, "DECKHAND_TEST_DIR="+p.Dir, "DECKHAND_TEST_BUCKET="+p.address, "DECKHAND_TEST_OFFSET="+strconv.Itoa(offset))
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -569,7 +560,7 @@ func TestQuotaOfAnOrganization(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "DENIED") || !strings.Contains(err.Error(), "organization admin") || !strings.Contains(err.Error(), "293.0 KiB") {
 		t.Errorf("a push above the quota: %v", err)
 	}
-	found, err := filepath.Glob(filepath.Join(p.dir, "images/docker/registry/v2/repositories", model.Repository(r.image.Location), "_uploads/*/data"))
+	found, err := filepath.Glob(filepath.Join(p.root(), "repositories", model.Repository(r.image.Location), "_uploads/*/data"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -588,21 +579,17 @@ func TestQuotaOfAnOrganization(t *testing.T) {
 	}
 }
 
-// The folder can be shared: an upload that one server began ends on another.
-func TestTwoServersOnOneFolder(t *testing.T) {
+// The place can be shared: an upload that one server began ends on another.
+func TestTwoServersOnOnePlace(t *testing.T) {
 	p := newPlace(t, 0)
-	reg, err := registry.New(registry.Config{Dir: p.dir, Realm: "http://" + p.host + "/auth/v1/token", Service: p.Auth.RegistryService(), Issuer: p.Auth.RegistryIssuer(),
-		JWKS: p.Auth.RegistryJWKS(), Log: zerolog.Nop()})
-	if err != nil {
-		t.Fatal(err)
+	other := *p
+	if p.Bucket != nil {
+		other.Dir = t.TempDir() // nothing in it is needed elsewhere
 	}
-	t.Cleanup(func() { _ = reg.Close() })
-	other := httptest.NewServer(reg)
-	t.Cleanup(other.Close)
 	r := p.building(p.Fleet(p.Admin, "kitchen"))
 	img := image(t, layer(t, 1024), layer(t, 1024))
 	// Requests go to the two in turns.
-	turns := &alternating{hosts: []string{p.host, strings.TrimPrefix(other.URL, "http://")}}
+	turns := &alternating{hosts: []string{p.host, other.server(0)}}
 	if err := remote.Write(p.ref(r.image, ":latest"), img, p.auth(), remote.WithTransport(turns)); err != nil {
 		t.Fatal(err)
 	}

@@ -1,14 +1,13 @@
 package registry
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"net/http"
-	"path/filepath"
 	"regexp"
 
 	"github.com/distribution/distribution/v3/registry/api/errcode"
-	"golang.org/x/sys/unix"
 )
 
 // manifestPath is the path of a manifest: repository, and tag or digest.
@@ -18,8 +17,8 @@ var manifestPath = regexp.MustCompile(`^/v2/(.+)/manifests/[^/]+$`)
 // from being cleared up meanwhile: who is told that a manifest is there, or was
 // stored, pushes nothing more.
 type guard struct {
-	layout
-	next http.Handler
+	place place
+	next  http.Handler
 }
 
 func (g guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -31,26 +30,29 @@ func (g guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	g.next.ServeHTTP(&judged{ResponseWriter: w, judge: func(header http.Header) error {
 		// Only who may see the manifest gets here.
 		digest, ok := hexOf(header.Get("Docker-Content-Digest"))
-		if !ok || g.hold(parts[1], digest) {
+		if !ok {
 			return nil
 		}
-		if r.Method == http.MethodPut {
+		err := g.hold(r.Context(), parts[1], digest)
+		switch {
+		case err == nil:
+			return nil
+		case !errors.Is(err, fs.ErrNotExist):
+			return errcode.ErrorCodeUnavailable.WithMessage("the store of the images does not answer; try again")
+		case r.Method == http.MethodPut:
 			return errcode.ErrorCodeUnavailable.WithMessage("layers of the image were cleared up while it was pushed; push it again")
 		}
 		return errcode.ErrorCodeManifestUnknown.WithMessage("parts of the image are missing in the registry; push it again")
 	}}, r)
 }
 
-// hold sets the time of all parts of an image to now; false: one is not there.
-func (g guard) hold(repository, digest string) bool {
-	err := g.use(repository, digest, func(file string) error {
-		err := unix.UtimesNanoAt(unix.AT_FDCWD, file, nil, 0)
-		if errors.Is(err, fs.ErrNotExist) && filepath.Base(file) == "link" && filepath.Dir(filepath.Dir(file)) == g.layers(repository) {
-			return nil // the link of a foreign layer
-		}
+// hold notes that all parts of an image are in use; fs.ErrNotExist: one is not there.
+func (g guard) hold(ctx context.Context, repository, digest string) error {
+	parts, err := partsOf(ctx, g.place, repository, digest, 0)
+	if err != nil {
 		return err
-	})
-	return !errors.Is(err, fs.ErrNotExist)
+	}
+	return g.place.use(ctx, parts)
 }
 
 // judged lets an answer of success through when the judge has nothing against it.

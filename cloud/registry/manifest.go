@@ -1,12 +1,11 @@
 package registry
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 )
 
@@ -21,13 +20,8 @@ type manifest struct {
 
 // readManifest reads a stored manifest. The error is fs.ErrNotExist when it is not
 // there.
-func (l layout) readManifest(digest string) (manifest, error) {
-	f, err := os.Open(filepath.Join(l.blob(digest), "data"))
-	if err != nil {
-		return manifest{}, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxManifest))
+func readManifest(ctx context.Context, v view, digest string) (manifest, error) {
+	b, err := v.read(ctx, blobFile(digest))
 	if err != nil {
 		return manifest{}, err
 	}
@@ -78,64 +72,62 @@ func (e *IncompleteError) Error() string {
 	return fmt.Sprintf("%s: %s is missing in the registry", e.Repository, e.Part)
 }
 
-// use calls visit with the files that stand for a manifest of a repository and all
-// that it refers to: first the manifest. The error of visit ends it. Parts of an
-// index may be left out by those who push it, and are passed over.
-func (l layout) use(name, digest string, visit func(file string) error) error {
-	return l.useWithin(name, digest, visit, 0)
-}
-
 // deepest is how many indexes may be nested.
 const deepest = 4
 
-func (l layout) useWithin(name, digest string, visit func(file string) error, depth int) error {
-	if err := visit(filepath.Join(l.revisions(name), digest, "link")); err != nil {
-		return err
-	}
-	if err := visit(filepath.Join(l.blob(digest), "data")); err != nil {
-		return err
-	}
-	m, err := l.readManifest(digest)
+// partsOf are the files that stand for a manifest of a repository and all that it
+// refers to: first the manifest. Parts of an index may be left out by those who push
+// it, and are passed over. The error is fs.ErrNotExist when a manifest is not there.
+func partsOf(ctx context.Context, v view, name, digest string, depth int) ([]string, error) {
+	parts := []string{linkIn(revisionsDir(name), digest), blobFile(digest)}
+	m, err := readManifest(ctx, v, digest)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, blob := range m.blobs {
-		if err := visit(filepath.Join(l.layers(name), blob, "link")); err != nil {
-			return err
-		}
-		if err := visit(filepath.Join(l.blob(blob), "data")); err != nil {
-			return err
-		}
+		parts = append(parts, linkIn(layersDir(name), blob), blobFile(blob))
 	}
-	for _, part := range m.manifests {
-		if _, err := os.Stat(filepath.Join(l.revisions(name), part, "link")); errors.Is(err, fs.ErrNotExist) || depth == deepest {
+	for _, below := range m.manifests {
+		if _, err := v.stat(ctx, linkIn(revisionsDir(name), below)); errors.Is(err, fs.ErrNotExist) || depth == deepest {
 			continue
 		}
-		if err := l.useWithin(name, part, visit, depth+1); err != nil {
-			return err
+		more, err := partsOf(ctx, v, name, below, depth+1)
+		if err != nil {
+			return nil, err
 		}
+		parts = append(parts, more...)
 	}
-	return nil
+	return parts, nil
+}
+
+// Images are those that are stored, as they were when they were looked at or are.
+type Images struct{ view view }
+
+// Look looks at the images of a storage.
+func Look(ctx context.Context, s Storage) (*Images, error) {
+	v, err := s.open(0).within(ctx, root)
+	return &Images{v}, err
 }
 
 // Complete says whether an image can be pulled: its manifest, named by its digest
 // "sha256:…", and all layers are there. The error is a *IncompleteError when not.
-func Complete(dir, repository, digest string) error {
-	l := layout{dir}
+func (i *Images) Complete(ctx context.Context, repository, digest string) error {
 	hex, ok := hexOf(digest)
 	if !ok {
 		return &IncompleteError{repository, "manifest " + digest}
 	}
-	err := l.use(repository, hex, func(file string) error {
-		_, err := os.Stat(file)
-		return err
-	})
-	if errors.Is(err, fs.ErrNotExist) {
-		missing := "manifest " + digest
-		if path, ok := errors.AsType[*fs.PathError](err); ok {
-			missing = "blob sha256:" + filepath.Base(filepath.Dir(path.Path))
+	parts, err := partsOf(ctx, i.view, repository, hex, 0)
+	for _, file := range parts {
+		if _, err = i.view.stat(ctx, file); err != nil {
+			break
 		}
-		return &IncompleteError{repository, missing}
 	}
-	return err
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	missing := "manifest " + digest
+	if path, ok := errors.AsType[*fs.PathError](err); ok {
+		missing = "blob sha256:" + filepath.Base(filepath.Dir(path.Path))
+	}
+	return &IncompleteError{repository, missing}
 }

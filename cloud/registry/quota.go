@@ -5,15 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/http"
-	"os"
-	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/distribution/distribution/v3/registry/api/errcode"
+	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
+	"golang.org/x/sync/errgroup"
 
 	"deckhand/cloud/model"
 )
@@ -36,7 +38,7 @@ type Quota struct {
 const usageLife = time.Minute
 
 type quota struct {
-	layout
+	place place
 	Quota
 	mu    sync.Mutex
 	known map[int64]*usage
@@ -85,31 +87,60 @@ func (q *quota) used(ctx context.Context, organization int64) (*usage, error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &usage{counted: time.Now()}
 	seen := map[string]bool{}
-	for _, name := range repositories {
-		for _, dir := range []string{q.layers(name), q.revisions(name)} {
-			found, err := digests(dir)
-			if err != nil {
-				return nil, err
-			}
-			for _, digest := range found {
-				seen[digest] = true
-			}
+	var mu sync.Mutex
+	err = eachOf(ctx, repositories, func(ctx context.Context, name string) error {
+		found, err := q.blobsOf(ctx, name)
+		mu.Lock()
+		defer mu.Unlock()
+		for _, digest := range found {
+			seen[digest] = true
 		}
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
-	for digest := range seen {
-		info, err := os.Stat(filepath.Join(q.blob(digest), "data"))
+	u := &usage{counted: time.Now()}
+	err = eachOf(ctx, slices.Collect(maps.Keys(seen)), func(ctx context.Context, digest string) error {
+		size, err := q.place.size(ctx, blobFile(digest))
 		if errors.Is(err, fs.ErrNotExist) {
-			continue
+			return nil
 		}
-		if err != nil {
-			return nil, err
-		}
-		u.bytes += info.Size()
+		mu.Lock()
+		defer mu.Unlock()
+		u.bytes += size
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
 	q.known[organization] = u
 	return u, nil
+}
+
+// blobsOf are the digests of all that a repository has.
+func (q *quota) blobsOf(ctx context.Context, name string) ([]string, error) {
+	v, err := q.place.within(ctx, repositoryDir(name))
+	if err != nil {
+		return nil, err
+	}
+	layers, err := digests(ctx, v, layersDir(name))
+	if err != nil {
+		return nil, err
+	}
+	manifests, err := digests(ctx, v, revisionsDir(name))
+	return append(layers, manifests...), err
+}
+
+// eachOf calls do with each of names, with some at the same time.
+func eachOf(ctx context.Context, names []string, do func(context.Context, string) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(atOnce)
+	for _, name := range names {
+		group.Go(func() error { return do(ctx, name) })
+	}
+	return group.Wait()
 }
 
 // Size is a number of bytes for people.
@@ -135,12 +166,12 @@ var (
 )
 
 // admitMove is admit for an upload that becomes a blob.
-func (q *quota) admitMove(ctx context.Context, dir, from, to string) error {
+func (q *quota) admitMove(ctx context.Context, driver storagedriver.StorageDriver, from, to string) error {
 	parts := uploadFile.FindStringSubmatch(from)
 	if q == nil || parts == nil || !strings.Contains(to, "/blobs/") {
 		return nil
 	}
-	info, err := os.Stat(filepath.Join(dir, from))
+	info, err := driver.Stat(ctx, from)
 	if err != nil {
 		return nil //nolint:nilerr // the move says it better
 	}

@@ -76,7 +76,7 @@ func start(t *testing.T, tk *tokens, dir string) (host string) {
 	srv := httptest.NewServer(mux)
 	t.Cleanup(srv.Close)
 	reg, err := New(Config{
-		Dir: dir, Realm: srv.URL + "/auth/v1/token", Service: "registry.test", Issuer: "api.test",
+		Storage: Storage{Dir: dir}, Realm: srv.URL + "/auth/v1/token", Service: "registry.test", Issuer: "api.test",
 		JWKS: tk.jwks(t), Log: zerolog.Nop(),
 	})
 	if err != nil {
@@ -153,9 +153,9 @@ func TestOnlyTheRightTokenOpensARepository(t *testing.T) {
 
 func TestBadConfigurationIsAnError(t *testing.T) {
 	for what, cfg := range map[string]Config{
-		"nothing given": {Dir: t.TempDir()},
+		"nothing given": {Storage: Storage{Dir: t.TempDir()}},
 		"a broken key set": {
-			Dir: t.TempDir(), Realm: "http://x", Service: "r", Issuer: "i", JWKS: []byte("{"),
+			Storage: Storage{Dir: t.TempDir()}, Realm: "http://x", Service: "r", Issuer: "i", JWKS: []byte("{"),
 		},
 	} {
 		if _, err := New(cfg); err == nil {

@@ -10,23 +10,19 @@ import (
 	"time"
 )
 
-// trash is where things are put before they are removed: first below "aside", from
+// trash is where a folder's things are put before they are removed: first below "aside", from
 // where they go back when they are in use after all, then below "gone". After a
 // crash what is aside is put back and what is gone is removed.
 type trash struct {
-	layout
+	folder
 	limit time.Time // what was used later stays
-	dry   bool
 }
 
 func (t trash) aside() string { return filepath.Join(t.dir, "discarded", "aside") }
 func (t trash) gone() string  { return filepath.Join(t.dir, "discarded", "gone") }
 
-// young says whether something in the folder was used or made after the limit.
-func (t trash) young(dir string) (bool, error) { return t.anyYoung(dir, true) }
-
-// anyYoung is young, with or without the times of folders: those change when a
-// folder is moved.
+// anyYoung says whether something in the folder was used or made after the limit, with
+// or without the times of folders: those change when a folder is moved.
 func (t trash) anyYoung(dir string, folders bool) (bool, error) {
 	found := errors.New("found")
 	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
@@ -53,9 +49,9 @@ func (t trash) anyYoung(dir string, folders bool) (bool, error) {
 
 // discard takes a folder away unless something in it is young.
 func (t trash) discard(dir string) (bool, error) {
-	young, err := t.young(dir)
-	if young || err != nil || t.dry {
-		return !young && err == nil, err
+	young, err := t.anyYoung(dir, true)
+	if young || err != nil {
+		return false, err
 	}
 	name, err := t.name(dir)
 	if err != nil || len(name) > longestName {
@@ -84,7 +80,7 @@ func (t trash) discard(dir string) (bool, error) {
 
 // name is the folder's name in the trash, from which its place can be read.
 func (t trash) name(dir string) (string, error) {
-	place, err := filepath.Rel(t.root(), dir)
+	place, err := filepath.Rel(t.path(root), dir)
 	if err != nil {
 		return "", err
 	}
@@ -103,7 +99,7 @@ func (t trash) putBack(name string) error {
 	if err != nil || !filepath.IsLocal(filepath.FromSlash(place)) {
 		return fmt.Errorf("%s was not put there by this program; move it away", aside)
 	}
-	to := filepath.Join(t.root(), filepath.FromSlash(place))
+	to := filepath.Join(t.path(root), filepath.FromSlash(place))
 	if _, err := os.Stat(to); err == nil {
 		return os.Rename(aside, filepath.Join(t.gone(), name))
 	}
@@ -136,8 +132,5 @@ func (t trash) restore() error {
 
 // empty removes what is gone.
 func (t trash) empty() error {
-	if t.dry {
-		return nil
-	}
 	return os.RemoveAll(t.gone())
 }

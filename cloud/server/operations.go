@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"deckhand/cloud/answer"
+	"deckhand/cloud/bucket"
 	"deckhand/cloud/metrics"
 	"deckhand/cloud/model"
 	"deckhand/cloud/registry"
@@ -24,6 +25,9 @@ type Operations struct {
 	// RegistryDir holds the images, and may be shared by servers on one database;
 	// a folder in DataDir when empty.
 	RegistryDir string
+	// RegistryStorage is the address of a bucket, see bucket.Example, that has the images
+	// and the files of releases; they are in RegistryDir when empty.
+	RegistryStorage string
 	// RegistryQuota is how many bytes the images of an organization may take; 0: any.
 	RegistryQuota int64
 	// CollectInterval is how often the registry is cleared up; 0: never.
@@ -38,6 +42,35 @@ func RegistryDir(dataDir, given string) string {
 		return given
 	}
 	return filepath.Join(dataDir, "registry")
+}
+
+// Storage opens where a cloud's images are, and sees that it can be used. dir is that
+// of RegistryDir, address that of RegistryStorage.
+func Storage(ctx context.Context, dir, address string) (registry.Storage, error) {
+	s := registry.Storage{Dir: dir}
+	if address == "" {
+		return s, nil
+	}
+	a, err := bucket.ParseAddress(address)
+	if err != nil {
+		return s, fmt.Errorf("read --registry-storage: %w", err)
+	}
+	if s.Bucket, err = bucket.Open(ctx, a); err == nil {
+		err = s.Bucket.Check(ctx)
+	}
+	if err != nil {
+		return s, fmt.Errorf("--registry-storage: %w", err)
+	}
+	return s, nil
+}
+
+// openStorage is Storage for a server.
+func (s *Server) openStorage(ctx context.Context, cfg Config) (registry.Storage, error) {
+	storage, err := Storage(ctx, RegistryDir(cfg.DataDir, cfg.RegistryDir), cfg.RegistryStorage)
+	if err == nil && storage.Bucket != nil && storage.Bucket.Address().Clear() {
+		s.log.Warn().Str("endpoint", storage.Bucket.Address().Endpoint).Msg("images go to their bucket and come from it unencrypted: use an endpoint with https outside of a network that you trust")
+	}
+	return storage, err
 }
 
 // openMetrics opens the listener of the figures.
@@ -156,7 +189,7 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 }
 
 // Place is where a cloud keeps what it has.
-type Place struct{ DataDir, Database, RegistryDir string }
+type Place struct{ DataDir, Database, RegistryDir, RegistryStorage string }
 
 func (p Place) model() model.Config {
 	return model.Config{Path: filepath.Join(p.DataDir, "cloud.db"), Database: p.Database}
@@ -165,12 +198,16 @@ func (p Place) model() model.Config {
 // Collect clears up the registry of a cloud that may be running, or says what would
 // be removed.
 func Collect(ctx context.Context, p Place, grace time.Duration, dry bool) (_ registry.Collection, err error) {
+	storage, err := Storage(ctx, RegistryDir(p.DataDir, p.RegistryDir), p.RegistryStorage)
+	if err != nil {
+		return registry.Collection{}, err
+	}
 	db, err := model.OpenBeside(ctx, p.model())
 	if err != nil {
 		return registry.Collection{}, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	c := registry.NewCollector(registry.CollectorConfig{Dir: RegistryDir(p.DataDir, p.RegistryDir), Records: db, Grace: grace})
+	c := registry.NewCollector(registry.CollectorConfig{Storage: storage, Records: db, Grace: grace})
 	if dry {
 		return c.Look(ctx)
 	}

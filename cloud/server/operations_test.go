@@ -93,3 +93,22 @@ func TestClearingUpBesideARunningCloud(t *testing.T) {
 		t.Errorf("no cloud: %v", err)
 	}
 }
+
+// A bucket that cannot be used ends the start, and names the setting.
+func TestABucketThatCannotBeUsed(t *testing.T) {
+	t.Setenv("AWS_ACCESS_KEY_ID", "somebody")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+	for address, want := range map[string]string{
+		"s3://images?endpoint=http://127.0.0.1:1": "check its endpoint",
+		"s3://images?endpoint=127.0.0.1":          "its endpoint has to be a URL",
+		"s3://somebody:hunter2@images":            "AWS_SECRET_ACCESS_KEY",
+	} {
+		var log buffer
+		cfg := config(t.TempDir(), &log)
+		cfg.RegistryStorage = address
+		_, err := server.New(t.Context(), cfg)
+		if err == nil || !strings.Contains(err.Error(), "--registry-storage") || !strings.Contains(err.Error(), want) || strings.Contains(err.Error()+log.String(), "hunter2") {
+			t.Errorf("%s: %v", address, err)
+		}
+	}
+}

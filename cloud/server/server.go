@@ -133,7 +133,7 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.wire(cfg, identity); err != nil {
+	if err := s.wire(ctx, cfg, identity); err != nil {
 		return nil, err
 	}
 	// Last: a start that fails after it would lose the password.
@@ -147,14 +147,19 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 	return s, nil
 }
 
-func (s *Server) wire(cfg Config, identity *auth.Auth) (err error) {
+func (s *Server) wire(ctx context.Context, cfg Config, identity *auth.Auth) (err error) {
+	storage, err := s.openStorage(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	grace := cmp.Or(cfg.CollectGrace, registry.DefaultGrace)
 	if s.registry, err = registry.New(registry.Config{
-		Dir: RegistryDir(cfg.DataDir, cfg.RegistryDir), Quota: registry.Quota{Bytes: cfg.RegistryQuota, Owners: s.db}, Realm: s.url + "/auth/v1/token",
+		Storage: storage, Secret: identity.Shared("registry uploads"), Grace: grace, Quota: registry.Quota{Bytes: cfg.RegistryQuota, Owners: s.db}, Realm: s.url + "/auth/v1/token",
 		Service: identity.RegistryService(), Issuer: identity.RegistryIssuer(), JWKS: identity.RegistryJWKS(), Log: s.log}); err != nil {
 		return err
 	}
 	// Beside the images: servers that share those share these.
-	if s.assets, err = asset.New(asset.Config{Dir: filepath.Join(RegistryDir(cfg.DataDir, cfg.RegistryDir), "assets"), DB: s.db, Limit: cfg.AssetLimit}); err != nil {
+	if s.assets, err = asset.New(asset.Config{Dir: filepath.Join(storage.Dir, "assets"), DB: s.db, Limit: cfg.AssetLimit}); err != nil {
 		return err
 	}
 	if s.builder, err = builder.New(builder.Config{
@@ -163,7 +168,7 @@ func (s *Server) wire(cfg Config, identity *auth.Auth) (err error) {
 	}
 	s.builds = s.builder
 	s.interval = cfg.CollectInterval
-	s.collector = registry.NewCollector(registry.CollectorConfig{Dir: RegistryDir(cfg.DataDir, cfg.RegistryDir), Records: s.db, Grace: cmp.Or(cfg.CollectGrace, registry.DefaultGrace), Log: s.log})
+	s.collector = registry.NewCollector(registry.CollectorConfig{Storage: storage, Records: s.db, Grace: grace, Log: s.log})
 	s.lot = park.New(func() { s.metrics.Parked("api") })
 	s.device = device.New(device.Config{DB: s.db, Auth: identity, PollInterval: cfg.PollInterval, Lot: s.lot,
 		Failed: func(err error) { s.log.Error().Err(err).Msg("keep track of devices") }})

@@ -45,7 +45,7 @@ func startBuilding(t *testing.T) (*dockerd.Engine, *model.DB, *owner) {
 	keys, err := auth.New(auth.Config{DB: db, KeyDir: filepath.Join(t.TempDir(), "keys"), PasswordMemory: 64})
 	must(err)
 	reg, err := registry.New(registry.Config{
-		Dir: t.TempDir(), Realm: srv.URL + "/auth/v1/token", Service: keys.RegistryService(),
+		Storage: registry.Storage{Dir: t.TempDir()}, Realm: srv.URL + "/auth/v1/token", Service: keys.RegistryService(),
 		Issuer: keys.RegistryIssuer(), JWKS: keys.RegistryJWKS(), Log: zerolog.Nop(),
 	})
 	must(err)

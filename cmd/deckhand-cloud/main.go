@@ -59,6 +59,8 @@ type serveCmd struct {
 	MetricsListen string        `env:"DECKHAND_CLOUD_METRICS_LISTEN" placeholder:"HOST:PORT" help:"Address of /metrics for Prometheus; none when not given."`
 	MetricsToken  string        `env:"DECKHAND_CLOUD_METRICS_TOKEN" placeholder:"SECRET" help:"Password for /metrics, sent as a bearer token; needed where others reach the address."`
 
+	RegistryStorage string `env:"DECKHAND_CLOUD_REGISTRY_STORAGE" placeholder:"URL" help:"Bucket of an S3-compatible store for images, in place of the folder, like s3://bucket/prefix?endpoint=https://host&region=name; its key comes from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."`
+
 	FetchFrom []netip.Prefix `env:"DECKHAND_CLOUD_FETCH_FROM" placeholder:"NETWORK" help:"Private networks that projects to build may be fetched from by URL, like 10.0.0.0/8."`
 
 	TrustedProxy []netip.Prefix `env:"DECKHAND_CLOUD_TRUSTED_PROXY" placeholder:"NETWORK" help:"Addresses of proxies that tell who the client is, like 127.0.0.1/32."`
@@ -89,7 +91,7 @@ func (c *serveCmd) Run(ctx context.Context) error {
 	s, err := server.New(ctx, server.Config{
 		DataDir: c.DataDir, Database: c.Database, Listen: c.Listen, RegistryListen: c.RegistryListen, PublicURL: c.PublicURL, RegistryHost: c.RegistryHost,
 		Engine: c.Engine, TLSCert: c.TLSCert, TLSKey: c.TLSKey, PollInterval: c.PollInterval, TrustedProxies: c.TrustedProxy, BuilderSecret: c.BuilderSecret, VPNKey: c.VPNKey, FetchFrom: c.FetchFrom, AssetLimit: c.AssetLimit, Log: log,
-		Operations: server.Operations{MetricsListen: c.MetricsListen, MetricsToken: c.MetricsToken, RegistryDir: c.RegistryDir, RegistryQuota: c.RegistryQuota, CollectInterval: c.GCInterval, CollectGrace: c.GCGrace},
+		Operations: server.Operations{MetricsListen: c.MetricsListen, MetricsToken: c.MetricsToken, RegistryDir: c.RegistryDir, RegistryStorage: c.RegistryStorage, RegistryQuota: c.RegistryQuota, CollectInterval: c.GCInterval, CollectGrace: c.GCGrace},
 	})
 	if err != nil {
 		return err

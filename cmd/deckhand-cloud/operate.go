@@ -21,7 +21,8 @@ import (
 // stored says where a cloud is with its images.
 type stored struct {
 	place
-	RegistryDir string `env:"DECKHAND_CLOUD_REGISTRY_DIR" placeholder:"DIR" help:"Folder of the images (registry in the data folder)."`
+	RegistryStorage string `env:"DECKHAND_CLOUD_REGISTRY_STORAGE" placeholder:"URL" help:"Bucket of the images, as the cloud has it."`
+	RegistryDir     string `env:"DECKHAND_CLOUD_REGISTRY_DIR" placeholder:"DIR" help:"Folder of the images (registry in the data folder)."`
 }
 
 func (s stored) images() string { return server.RegistryDir(s.DataDir, s.RegistryDir) }
@@ -50,7 +51,7 @@ func (c *gcCmd) Validate() error {
 }
 
 func (c *gcCmd) Run(ctx context.Context) error {
-	done, err := server.Collect(ctx, server.Place{DataDir: c.DataDir, Database: c.Database, RegistryDir: c.RegistryDir}, c.Grace, c.DryRun)
+	done, err := server.Collect(ctx, server.Place{DataDir: c.DataDir, Database: c.Database, RegistryDir: c.RegistryDir, RegistryStorage: c.RegistryStorage}, c.Grace, c.DryRun)
 	if err != nil {
 		return err
 	}
@@ -76,7 +77,7 @@ type backupCmd struct {
 }
 
 func (c *backupCmd) Run(ctx context.Context) error {
-	from := backup.Source{DataDir: c.DataDir, Database: c.Database, RegistryDir: c.images(), Images: c.Images}
+	from := backup.Source{DataDir: c.DataDir, Database: c.Database, RegistryDir: c.images(), RegistryStorage: c.RegistryStorage, Images: c.Images}
 	if c.File != "-" {
 		return backup.WriteFile(ctx, from, c.File)
 	}
@@ -106,7 +107,9 @@ func (c *restoreCmd) Run(ctx context.Context) error {
 		return fmt.Errorf("restore: %w", err)
 	}
 	fmt.Printf("restored the cloud as of %s\n", about.Made.Format(time.RFC3339))
-	if !about.Images {
+	if about.Storage != "" {
+		fmt.Printf("the images are in %s: give it with --registry-storage; deckhand-cloud doctor says which are missing\n", about.Storage)
+	} else if !about.Images {
 		fmt.Println("the backup has no images: put the registry's folder back, or push again; deckhand-cloud doctor says which are missing")
 	}
 	return nil
@@ -122,7 +125,7 @@ type doctorCmd struct {
 }
 
 func (c *doctorCmd) Run(ctx context.Context) error {
-	findings := doctor.Examine(ctx, doctor.Patient{DataDir: c.DataDir, Database: c.Database, RegistryDir: c.images(),
+	findings := doctor.Examine(ctx, doctor.Patient{DataDir: c.DataDir, Database: c.Database, RegistryDir: c.images(), RegistryStorage: c.RegistryStorage,
 		TLSCert: c.TLSCert, TLSKey: c.TLSKey, Engine: c.Engine, Grace: c.Grace})
 	if err := show(os.Stdout, findings, c.JSON); err != nil {
 		return err

@@ -15,8 +15,11 @@ var one struct {
 	template string
 }
 
+// Tests are those of a package: a *testing.M.
+type Tests interface{ Run() int }
+
 // Main runs a package's tests, and ends the cluster that they may have started.
-func Main(m *testing.M) {
+func Main(m Tests) {
 	code := m.Run()
 	one.mu.Lock()
 	defer one.mu.Unlock()
