@@ -6,7 +6,6 @@ package answer
 import (
 	"compress/gzip"
 	"context"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -108,17 +107,9 @@ func Unavailable(err error) (after time.Duration, ok bool) {
 // ErrStopping is the cause for which requests end when the cloud stops.
 var ErrStopping = errors.New("the cloud is stopping")
 
-// ErrStopping is the cause for which requests end when the cloud stops.
-var ErrStopping = errors.New("the cloud is stopping")
-
 // Failure answers 500 and logs why; the client learns only that it is the
 // cloud's fault. What will be better soon is a 503 with Retry-After.
 func Failure(w http.ResponseWriter, r *http.Request, err error) {
-	if errors.Is(context.Cause(r.Context()), ErrStopping) {
-		w.Header().Set("Retry-After", "5")
-		JSON(w, http.StatusServiceUnavailable, "The cloud is stopping; try again later.")
-		return
-	}
 	if errors.Is(context.Cause(r.Context()), ErrStopping) {
 		w.Header().Set("Retry-After", "5")
 		JSON(w, http.StatusServiceUnavailable, "The cloud is stopping; try again later.")
