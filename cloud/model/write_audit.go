@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -84,27 +85,35 @@ func audited(rule rules, v Values) (any, error) {
 		return nil, nil
 	}
 	secret := strings.Fields(rule.secret)
-	out := make(map[string]any, len(v))
-	for name := range v {
-		switch value := plain(v[name]).(type) {
-		case nil:
-			out[name] = nil
-		case time.Time:
-			out[name] = value.UTC().Format(time.RFC3339Nano)
-		case string:
-			out[name] = value
-			if len(value) > maxAudited {
-				out[name] = cut(value, maxAudited) + "…"
-			}
-		default:
-			out[name] = value
+	out := []byte{'{'}
+	for _, name := range slices.Sorted(maps.Keys(v)) {
+		if len(out) > 1 {
+			out = append(out, ',')
 		}
-		if slices.Contains(secret, name) && v[name] != nil {
-			out[name] = hidden
+		value, err := json.Marshal(auditedValue(v[name], slices.Contains(secret, name)))
+		if err != nil {
+			return nil, err
+		}
+		out = append(append(append(out, '"'), name...), `":`...)
+		out = append(out, value...)
+	}
+	return string(append(out, '}')), nil
+}
+
+func auditedValue(v any, secret bool) any {
+	v = plain(v)
+	if secret && v != nil {
+		return hidden
+	}
+	switch v := v.(type) {
+	case time.Time:
+		return v.UTC().Format(time.RFC3339Nano)
+	case string:
+		if len(v) > maxAudited {
+			return cut(v, maxAudited) + "…"
 		}
 	}
-	b, err := json.Marshal(out)
-	return string(b), err
+	return v
 }
 
 // AuditEntry is one write, as the audit log has it.
