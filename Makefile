@@ -31,7 +31,7 @@ LONGEST := ./test/e2e
 # Packages with tests that need an engine, a browser or another service.
 ENGINE = $(LONGEST) $(filter-out ./test/crash $(LONGEST),$(shell grep -rlE --include='*_test.go' --exclude-dir=node_modules '^//go:build .*\bengine\b' . | xargs -r -n1 dirname | sort -u))
 # Packages that keep things in a folder or in a bucket.
-STORED := ./cloud/registry
+STORED := ./cloud/registry ./cloud/asset
 # Those services need root. An ordinary user's tests are run through sudo.
 ENGINE_EXEC = $(shell [ "$$(id -u)" -eq 0 ] || ! sudo -n true 2>/dev/null || echo "-exec 'sudo -E'")
 # deckhand itself runs as root, and so does a private engine.
@@ -107,8 +107,8 @@ postgres-test: ## the cloud's tests again, on a private PostgreSQL
 	@scripts/setup.sh postgres
 	@DECKHAND_TEST_DATABASE=postgres $(GO) test -count=1 -p 2 ./cloud/... ./test/database
 
-s3-test: setup s3-server ## the registry's tests again, in a bucket of a private S3 server
-	$(call say,tests of the registry in a bucket)
+s3-test: setup s3-server ## the tests of what can be in a bucket again, on a private S3 server
+	$(call say,tests of images and files in a bucket)
 	@DECKHAND_TEST_IMAGES=s3 $(GO) test -tags engine -count=1 -skip Hundred $(ENGINE_EXEC) $(STORED)
 
 # Tests ask the same way where it is.

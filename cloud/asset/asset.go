@@ -16,14 +16,18 @@ import (
 	"time"
 
 	"deckhand/cloud/answer"
+	"deckhand/cloud/bucket"
 	"deckhand/cloud/model"
 )
 
 // Config says where the files are.
 type Config struct {
-	// Dir is made when missing. Servers that share a database share it.
+	// Dir is made when missing. Servers that share a database share it, unless the files
+	// are in a bucket.
 	Dir string
-	DB  *model.DB
+	// Bucket is where the files are; nil: in Dir.
+	Bucket *bucket.Store
+	DB     *model.DB
 	// Limit is the size in bytes of the largest file; DefaultLimit when 0.
 	Limit int64
 }
@@ -39,18 +43,23 @@ const (
 
 // Store is the files of all releases.
 type Store struct {
-	dir   string
+	shelf shelf
+	dir   string // of what is being received
 	db    *model.DB
 	limit int64
 }
 
 // New opens the store.
 func New(cfg Config) (*Store, error) {
-	s := &Store{dir: cfg.Dir, db: cfg.DB, limit: cfg.Limit}
+	s := &Store{shelf: folder{cfg.Dir}, dir: cfg.Dir, db: cfg.DB, limit: cfg.Limit}
+	subs := []string{files, uploads, partial}
+	if cfg.Bucket != nil {
+		s.shelf, subs = inBucket{cfg.Bucket, cfg.Dir}, []string{partial}
+	}
 	if s.limit == 0 {
 		s.limit = DefaultLimit
 	}
-	for _, sub := range []string{files, uploads, partial} {
+	for _, sub := range subs {
 		if err := os.MkdirAll(filepath.Join(s.dir, sub), 0o700); err != nil {
 			return nil, fmt.Errorf("open assets: %w", err)
 		}
@@ -58,16 +67,8 @@ func New(cfg Config) (*Store, error) {
 	return s, nil
 }
 
-// The folders of a store.
-const (
-	files   = "files"
-	uploads = "uploads"
-	partial = "partial"
-)
-
-func (s *Store) path(parts ...string) string {
-	return filepath.Join(append([]string{s.dir}, parts...)...)
-}
+// partial has what is being received.
+const partial = "partial"
 
 // newName is 128 random bits: nobody guesses it.
 func newName() string {
@@ -87,17 +88,16 @@ func (s *Store) Receive(body io.Reader, filename, contentType string) (model.Ass
 	}
 	defer os.Remove(got.path)
 	f.Size = got.size
-	if err := os.Mkdir(s.path(files, f.ID), 0o700); err != nil {
-		return f, fmt.Errorf("store file: %w", err)
-	}
-	if err := os.Rename(got.path, s.path(files, f.ID, partName(1, got.sum))); err != nil {
+	if err := s.shelf.whole(context.Background(), f.ID, partName(1, got.sum), got); err != nil {
 		return f, fmt.Errorf("store file: %w", err)
 	}
 	return f, nil
 }
 
 // Discard removes a file that no asset was given.
-func (s *Store) Discard(f model.AssetFile) error { return os.RemoveAll(s.path(files, f.ID)) }
+func (s *Store) Discard(f model.AssetFile) error {
+	return s.shelf.discard(context.Background(), f.ID)
+}
 
 // received is content in a file of its own.
 type received struct {
@@ -107,7 +107,7 @@ type received struct {
 
 // receive reads up to limit bytes into a file; the caller moves or removes it.
 func (s *Store) receive(body io.Reader, limit int64) (got received, err error) {
-	f, err := os.CreateTemp(s.path(partial), "")
+	f, err := os.CreateTemp(filepath.Join(s.dir, partial), "")
 	if err != nil {
 		return got, err
 	}
@@ -192,57 +192,20 @@ func (s *Store) Run(ctx context.Context, failed func(error)) error {
 // Collect removes what no asset needs and nobody wrote to for as long as grace, and
 // says how many files and parts of files that were.
 func (s *Store) Collect(ctx context.Context, grace time.Duration) (removed int, err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("clear up assets in %s: %w", s.dir, err)
-		}
-	}()
-	if err := s.claim(ctx); err != nil {
-		return 0, err
+	id, err := s.db.CloudID(ctx)
+	var owner string
+	if err == nil {
+		owner, err = s.shelf.owner(ctx, id)
 	}
-	limit := time.Now().Add(-grace)
-	var idle []string // listed before the database is asked: what comes later has its row by then
-	for _, sub := range []string{files, uploads, partial} {
-		entries, err := os.ReadDir(s.path(sub))
-		if err != nil {
-			return 0, err
-		}
-		for _, e := range entries {
-			if info, err := e.Info(); err == nil && !info.ModTime().After(limit) {
-				idle = append(idle, s.path(sub, e.Name()))
-			}
-		}
+	if err == nil && owner != id {
+		// Its database would need none of what is there.
+		err = errors.New("the files belong to another cloud; give each cloud a place of its own, or remove the file with cloud-id in its name there when they are to be ours")
 	}
-	needed, err := s.db.StoredAssets(ctx)
+	if err == nil {
+		removed, err = s.shelf.collect(ctx, grace, func() (map[string]bool, error) { return s.db.StoredAssets(ctx) })
+	}
 	if err != nil {
-		return 0, err
-	}
-	for _, path := range idle {
-		if needed[filepath.Base(path)] {
-			continue
-		}
-		if err := os.RemoveAll(path); err != nil {
-			return removed, err
-		}
-		removed++
+		return removed, fmt.Errorf("clear up assets in %s: %w", s.shelf, err)
 	}
 	return removed, nil
-}
-
-// claim makes sure that the folder is this cloud's: another one's database would
-// need none of what is there.
-func (s *Store) claim(ctx context.Context) error {
-	id, err := s.db.CloudID(ctx)
-	if err != nil {
-		return err
-	}
-	path := s.path("cloud-id")
-	b, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return os.WriteFile(path, []byte(id+"\n"), 0o600)
-	}
-	if err == nil && strings.TrimSpace(string(b)) != id {
-		err = fmt.Errorf("the files belong to another cloud; give each cloud a folder of its own, or remove %s when they are to be ours", path)
-	}
-	return err
 }

@@ -6,8 +6,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"mime/multipart"
+	"net/http"
+	"net/http/httptest"
 	"net/textproto"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -15,9 +18,11 @@ import (
 	"time"
 
 	"deckhand/cloud/asset"
+	"deckhand/cloud/bucket"
 	"deckhand/cloud/cloudtest"
 	"deckhand/cloud/model"
 	"deckhand/cloud/odata"
+	"deckhand/test/s3"
 )
 
 const mib = 1 << 20
@@ -26,6 +31,7 @@ const mib = 1 << 20
 type world struct {
 	*cloudtest.World
 	dir     string
+	bucket  *bucket.Store // nil: the files are in dir
 	store   *asset.Store
 	release model.Release
 	clock   time.Time
@@ -40,8 +46,15 @@ func start(t *testing.T) *world {
 		defer lock.Unlock()
 		return w.clock
 	})
+	if s3.Wanted() {
+		_, address := s3.One(t).Bucket(t)
+		a, err := bucket.ParseAddress(address)
+		must(err)
+		w.bucket, err = bucket.Open(t.Context(), a)
+		must(err)
+	}
 	var err error
-	if w.store, err = asset.New(asset.Config{Dir: w.dir, DB: w.DB, Limit: 8 * mib}); err != nil {
+	if w.store, err = asset.New(asset.Config{Dir: w.dir, Bucket: w.bucket, DB: w.DB, Limit: 8 * mib}); err != nil {
 		t.Fatal(err)
 	}
 	odata.New(odata.Config{DB: w.DB, Auth: w.Auth, Assets: w.store}).Routes(w.Mux)
@@ -134,7 +147,27 @@ func (w *world) kept() (files, uploads int) {
 	if n := count("partial"); n != 0 {
 		w.T.Errorf("%d parts are left over", n)
 	}
+	if w.bucket != nil {
+		return w.keptInBucket()
+	}
 	return count("files"), count("uploads")
+}
+
+// keptInBucket is kept: files are documents there, which name the upload they are of.
+func (w *world) keptInBucket() (files, uploads int) {
+	w.T.Helper()
+	documents, err := w.bucket.Objects(context.Background(), "/assets/files")
+	must(err)
+	sent, err := w.bucket.Objects(context.Background(), "/assets/parts")
+	must(err)
+	others := map[string]bool{}
+	for _, o := range sent {
+		others[path.Base(path.Dir(o.Path))] = true
+	}
+	for _, o := range documents {
+		delete(others, path.Base(o.Path))
+	}
+	return len(documents), len(others)
 }
 
 // A small file goes up in one request, and down to whoever has its address.
@@ -206,9 +239,8 @@ func TestAFileThatNobodyMayAdd(t *testing.T) {
 			t.Error(a.Body)
 		}
 	}
-	entries, err := os.ReadDir(filepath.Join(w.dir, "files"))
-	if err != nil || len(entries) != 1 {
-		t.Errorf("%d files are on the disk, want one: %v", len(entries), err)
+	if files, uploads := w.kept(); files != 1 || uploads != 0 {
+		t.Errorf("%d files and %d uploads are kept, want one file", files, uploads)
 	}
 	if f := w.shown("mine"); f.Size != 5 {
 		t.Errorf("somebody changed it: %+v", f)
@@ -377,10 +409,49 @@ func TestTheFolderOfAnotherCloud(t *testing.T) {
 	w, other := start(t), start(t)
 	w.add("notes", "hello")
 	w.kept()
-	wrong, err := asset.New(asset.Config{Dir: w.dir, DB: other.DB})
+	wrong, err := asset.New(asset.Config{Dir: w.dir, Bucket: w.bucket, DB: other.DB})
 	must(err)
 	if _, err := wrong.Collect(t.Context(), -time.Hour); err == nil || !strings.Contains(err.Error(), "another cloud") {
 		t.Errorf("clearing up: %v", err)
 	}
 	w.Want(200, "GET", w.path(w.shown("notes").Href), "", "")
+}
+
+// Servers share what they store: with a bucket they have no folder in common.
+func TestTwoServers(t *testing.T) {
+	w := start(t)
+	w.add("notes", "hello")
+	dir := w.dir
+	if w.bucket != nil {
+		dir = t.TempDir()
+	}
+	other, err := asset.New(asset.Config{Dir: dir, Bucket: w.bucket, DB: w.DB})
+	must(err)
+	mux := http.NewServeMux()
+	other.Routes(mux)
+	got := httptest.NewRecorder()
+	mux.ServeHTTP(got, httptest.NewRequest("GET", w.path(w.shown("notes").Href), nil))
+	if got.Code != 200 || got.Body.String() != "hello" {
+		t.Errorf("the other server has %d %q", got.Code, got.Body)
+	}
+	w.empty("firmware")
+	u := w.begin("firmware", large())
+	for i := range u.parts {
+		if i == 1 {
+			sent := httptest.NewRecorder()
+			mux.ServeHTTP(sent, httptest.NewRequest("PUT", u.path(u.parts[i].URL), strings.NewReader(u.chunk(i))))
+			u.etags[i] = sent.Header().Get("ETag")
+			continue
+		}
+		u.send(i)
+	}
+	if a := u.commit(); a.Status != 200 {
+		t.Fatalf("%d %s", a.Status, a.Body)
+	}
+	if _, err := other.Collect(t.Context(), -time.Hour); err != nil {
+		t.Error(err)
+	}
+	if got := w.Want(200, "GET", w.path(w.shown("firmware").Href), "", ""); got.Body != u.content {
+		t.Errorf("%d bytes come back of %d", len(got.Body), len(u.content))
+	}
 }

@@ -8,5 +8,5 @@
 //	partial/…                      a part that is being received
 //
 // The end of an upload moves one folder, whatever its size. The database says which
-// folders are needed; the others are removed.
+// folders are needed; the others are removed. In a bucket nothing moves: see inBucket.
 package asset

@@ -5,8 +5,6 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
-	"os"
-	"path/filepath"
 	"time"
 
 	"deckhand/cloud/answer"
@@ -29,7 +27,7 @@ func (s *Store) download(w http.ResponseWriter, r *http.Request) {
 	f, err := s.db.AssetFileNamed(r.Context(), r.URL.Query().Get("id"))
 	var content *content
 	if err == nil {
-		content, err = open(s.path(files, f.ID))
+		content, err = s.shelf.open(r.Context(), f.ID)
 	}
 	if errors.Is(err, model.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
 		answer.JSON(w, http.StatusNotFound, "There is no such file any more; ask for the asset again.")
@@ -53,11 +51,11 @@ func (s *Store) download(w http.ResponseWriter, r *http.Request) {
 
 // content reads the parts of a file as one.
 type content struct {
-	parts  []piece
-	size   int64
-	at     int64
-	opened int // the part that file is
-	file   *os.File
+	from  func(path string, offset int64) (io.ReadCloser, error)
+	parts []piece
+	size  int64
+	at    int64
+	open  io.ReadCloser // goes on at "at"; nil: to be opened
 }
 
 // piece is one part, and where it begins.
@@ -66,41 +64,33 @@ type piece struct {
 	begin, size int64
 }
 
-func open(dir string) (*content, error) {
-	entries, err := os.ReadDir(dir) // by name, so in order
-	if err != nil {
-		return nil, err
-	}
-	c := &content{}
-	for _, e := range entries {
-		info, err := e.Info()
-		if err != nil {
-			return nil, err
-		}
-		c.parts = append(c.parts, piece{filepath.Join(dir, e.Name()), c.size, info.Size()})
-		c.size += info.Size()
-	}
-	return c, nil
+func (c *content) add(path string, size int64) {
+	c.parts = append(c.parts, piece{path, c.size, size})
+	c.size += size
 }
 
 // Read reads on, up to the end of a part.
 func (c *content) Read(b []byte) (int, error) {
-	for i, p := range c.parts {
+	for _, p := range c.parts {
 		if c.at < p.begin || c.at >= p.begin+p.size {
 			continue
 		}
-		if c.file == nil || c.opened != i {
-			if err := c.Close(); err != nil {
-				return 0, err
-			}
-			f, err := os.Open(p.path)
+		if c.open == nil {
+			r, err := c.from(p.path, c.at-p.begin)
 			if err != nil {
 				return 0, err
 			}
-			c.file, c.opened = f, i
+			c.open = r
 		}
-		n, err := c.file.ReadAt(b[:min(int64(len(b)), p.begin+p.size-c.at)], c.at-p.begin)
+		left := p.begin + p.size - c.at
+		n, err := c.open.Read(b[:min(int64(len(b)), left)])
 		c.at += int64(n)
+		if int64(n) == left { // the next one goes on
+			return n, c.Close()
+		}
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
 		return n, err
 	}
 	return 0, io.EOF
@@ -117,16 +107,19 @@ func (c *content) Seek(offset int64, whence int) (int64, error) {
 	if offset < 0 {
 		return 0, fs.ErrInvalid
 	}
+	if offset == c.at {
+		return offset, nil
+	}
 	c.at = offset
-	return offset, nil
+	return offset, c.Close()
 }
 
-// Close is that of io.Closer.
+// Close is that of io.Closer. Who reads on opens again.
 func (c *content) Close() error {
-	if c.file == nil {
+	if c.open == nil {
 		return nil
 	}
-	f := c.file
-	c.file = nil
-	return f.Close()
+	r := c.open
+	c.open = nil
+	return r.Close()
 }

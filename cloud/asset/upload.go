@@ -6,11 +6,9 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
-	"time"
 
 	"deckhand/cloud/access"
 	"deckhand/cloud/answer"
@@ -60,11 +58,11 @@ func (s *Store) Begin(ctx context.Context, asset model.Selection, n NewUpload) (
 	case u.Parts() > maxParts:
 		return Upload{}, refuse(http.StatusBadRequest, "A file has at most %d parts; choose a larger chunk_size.", maxParts)
 	}
-	if err := os.Mkdir(s.path(uploads, u.UUID), 0o700); err != nil {
+	if err := s.shelf.begin(u.UUID); err != nil {
 		return Upload{}, fmt.Errorf("begin upload: %w", err)
 	}
 	if err := s.db.BeginAssetUpload(ctx, asset, u); err != nil {
-		return Upload{}, errors.Join(err, os.Remove(s.path(uploads, u.UUID)))
+		return Upload{}, errors.Join(err, s.shelf.cancel(ctx, u.UUID))
 	}
 	up := Upload{UUID: u.UUID}
 	for n := int64(1); n <= u.Parts(); n++ {
@@ -87,12 +85,13 @@ func (s *Store) Commit(ctx context.Context, by access.Caller, asset model.Select
 		return err
 	}
 	file := model.AssetFile{ID: newName(), Filename: u.Filename, ContentType: u.ContentType, Size: u.Size}
-	from, to := s.path(uploads, uuid), s.path(files, file.ID)
-	now := time.Now()
-	// Nothing clears up what was touched just now.
-	err = os.Chtimes(from, now, now)
-	if err == nil {
-		err = os.Rename(from, to) // from here on no part arrives
+	names, err := partNames(u, sent)
+	if err != nil {
+		return err
+	}
+	undo, err := s.shelf.commit(ctx, uuid, file.ID, names)
+	if part, ok := errors.AsType[missingPart](err); ok {
+		return noPart(int64(part) + 1)
 	}
 	if errors.Is(err, os.ErrNotExist) {
 		return ended(model.ErrNotFound) // somebody else commits it
@@ -100,40 +99,32 @@ func (s *Store) Commit(ctx context.Context, by access.Caller, asset model.Select
 	if err != nil {
 		return fmt.Errorf("commit upload: %w", err)
 	}
-	if err = keepParts(to, u, sent); err == nil {
-		err = s.db.FinishAssetUpload(ctx, by, asset, uuid, file)
-	}
-	if err != nil {
-		return errors.Join(ended(err), os.Rename(to, from))
+	if err := s.db.FinishAssetUpload(ctx, by, asset, uuid, file); err != nil {
+		return errors.Join(ended(err), undo())
 	}
 	return nil
 }
 
 var sumRule = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
-// keepParts checks that all parts of an upload are in a folder, and removes what a
-// client sent again with another content.
-func keepParts(dir string, u model.AssetUpload, sent []Sent) error {
+// partNames are the names of all parts of an upload, as a client says that it sent them.
+func partNames(u model.AssetUpload, sent []Sent) ([]string, error) {
 	etags := map[int64]string{}
 	for _, p := range sent {
 		etags[p.N] = strings.Trim(p.ETag, `"`)
 	}
-	kept := map[string]bool{}
+	var names []string
 	for n := int64(1); n <= u.Parts(); n++ {
-		name := partName(n, etags[n])
-		_, err := os.Stat(filepath.Join(dir, name)) // the size was right when it arrived
-		if err != nil || !sumRule.MatchString(etags[n]) {
-			return refuse(http.StatusBadRequest, "Part %d is missing, or has another ETag: send it again.", n)
+		if !sumRule.MatchString(etags[n]) {
+			return nil, noPart(n)
 		}
-		kept[name] = true
+		names = append(names, partName(n, etags[n]))
 	}
-	entries, err := os.ReadDir(dir)
-	for _, e := range entries {
-		if !kept[e.Name()] {
-			err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
-		}
-	}
-	return err
+	return names, nil
+}
+
+func noPart(n int64) error {
+	return refuse(http.StatusBadRequest, "Part %d is missing, or has another ETag: send it again.", n)
 }
 
 // Cancel ends an upload of the asset selected, which stays as it is.
@@ -144,7 +135,7 @@ func (s *Store) Cancel(ctx context.Context, asset model.Selection, uuid string) 
 	if err := s.db.CancelAssetUpload(ctx, asset, uuid); err != nil {
 		return ended(err)
 	}
-	return os.RemoveAll(s.path(uploads, uuid))
+	return s.shelf.cancel(ctx, uuid)
 }
 
 // upload finds one that goes on.
@@ -189,7 +180,7 @@ func (s *Store) receivePart(r *http.Request) (sum string, err error) {
 	if got.size != u.PartSize(n) {
 		return "", refuse(http.StatusBadRequest, "Part %d has %d bytes, got %d.", n, u.PartSize(n), got.size)
 	}
-	err = os.Rename(got.path, s.path(uploads, u.UUID, partName(n, got.sum)))
+	err = s.shelf.put(r.Context(), u.UUID, partName(n, got.sum), got)
 	if errors.Is(err, os.ErrNotExist) {
 		err = ended(model.ErrNotFound) // while this was sent
 	}

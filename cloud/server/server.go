@@ -159,7 +159,7 @@ func (s *Server) wire(ctx context.Context, cfg Config, identity *auth.Auth) (err
 		return err
 	}
 	// Beside the images: servers that share those share these.
-	if s.assets, err = asset.New(asset.Config{Dir: filepath.Join(storage.Dir, "assets"), DB: s.db, Limit: cfg.AssetLimit}); err != nil {
+	if s.assets, err = asset.New(asset.Config{Dir: filepath.Join(storage.Dir, "assets"), Bucket: storage.Bucket, DB: s.db, Limit: cfg.AssetLimit}); err != nil {
 		return err
 	}
 	if s.builder, err = builder.New(builder.Config{

@@ -59,7 +59,7 @@ type serveCmd struct {
 	MetricsListen string        `env:"DECKHAND_CLOUD_METRICS_LISTEN" placeholder:"HOST:PORT" help:"Address of /metrics for Prometheus; none when not given."`
 	MetricsToken  string        `env:"DECKHAND_CLOUD_METRICS_TOKEN" placeholder:"SECRET" help:"Password for /metrics, sent as a bearer token; needed where others reach the address."`
 
-	RegistryStorage string `env:"DECKHAND_CLOUD_REGISTRY_STORAGE" placeholder:"URL" help:"Bucket of an S3-compatible store for images, in place of the folder, like s3://bucket/prefix?endpoint=https://host&region=name; its key comes from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."`
+	RegistryStorage string `env:"DECKHAND_CLOUD_REGISTRY_STORAGE" placeholder:"URL" help:"Bucket of an S3-compatible store for images and files of releases, in place of the folder, like s3://bucket/prefix?endpoint=https://host&region=name; its key comes from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."`
 
 	FetchFrom []netip.Prefix `env:"DECKHAND_CLOUD_FETCH_FROM" placeholder:"NETWORK" help:"Private networks that projects to build may be fetched from by URL, like 10.0.0.0/8."`
 
