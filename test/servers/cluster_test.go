@@ -12,17 +12,19 @@ import (
 	"net/http"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"deckhand/test/postgres"
+	"deckhand/test/s3"
 	"deckhand/test/system"
 )
 
-// TestMain ends the database.
-func TestMain(m *testing.M) { postgres.Main(m) }
+// TestMain ends the database and the store.
+func TestMain(m *testing.M) { postgres.Main(s3.Tests{M: m}) }
 
 // patience bounds every wait of these tests.
 const patience = time.Minute
@@ -33,11 +35,12 @@ const pollInterval = 4 * time.Second
 
 // server is one process of a cloud.
 type server struct {
-	program string
-	url     string
-	args    []string
-	log     *system.Log
-	process *system.Process
+	program  string
+	url      string
+	registry string // host:port
+	args     []string
+	log      *system.Log
+	process  *system.Process
 }
 
 func (s *server) start(t *testing.T) {
@@ -63,7 +66,7 @@ func (s *server) ready(t *testing.T) {
 	})
 }
 
-// cloud is two servers on one database and one folder, with a balancer in front.
+// cloud is two servers on one database and one folder or bucket, with a balancer in front.
 type cloud struct {
 	*testing.T
 	a, b     *server
@@ -82,9 +85,12 @@ func start(t *testing.T, database string, more ...string) *cloud {
 		t.Fatal(err)
 	}
 	for _, s := range []**server{&c.a, &c.b} {
-		api := freeAddr(t)
-		*s = &server{program: program, url: "http://" + api, log: system.NewLog(nil), args: append([]string{"serve", "--data-dir", t.TempDir(), "--registry-dir", images, "--database", database,
-			"--listen", api, "--registry-listen", freeAddr(t), "--public-url", "http://" + c.balancer.addr, "--registry-host", registry,
+		api, listen := freeAddr(t), freeAddr(t)
+		if slices.Contains(more, "--registry-storage") {
+			images = t.TempDir() // nobody shares it
+		}
+		*s = &server{program: program, url: "http://" + api, registry: listen, log: system.NewLog(nil), args: append([]string{"serve", "--data-dir", t.TempDir(), "--registry-dir", images, "--database", database,
+			"--listen", api, "--registry-listen", listen, "--public-url", "http://" + c.balancer.addr, "--registry-host", registry,
 			"--poll-interval", pollInterval.String()}, more...)}
 		c.balancer.backends = append(c.balancer.backends, api)
 	}
