@@ -33,8 +33,9 @@ func Open(ctx context.Context, a Address) (*Store, error) {
 	parameters := map[string]any{
 		"bucket": a.Bucket, "region": a.Region, "rootdirectory": "/" + a.Prefix, "forcepathstyle": a.PathStyle,
 		"useragent": "deckhand-cloud",
-		// Not every store has classes.
-		"storageclass": "NONE",
+		// Not every store has classes. Buckets at Amazon that have no access lists take
+		// this one, which says nothing.
+		"storageclass": "NONE", "objectacl": "bucket-owner-full-control",
 	}
 	if a.Endpoint != "" {
 		parameters["regionendpoint"] = a.Endpoint
