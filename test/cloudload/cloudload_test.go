@@ -19,7 +19,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"text/tabwriter"
 	"time"
 
 	"deckhand/cloud/auth"
@@ -84,24 +83,35 @@ type simulated struct {
 // TestCloud prints the table. It fails when something is answered wrongly; how fast a
 // machine is does not fail it.
 func TestCloud(t *testing.T) {
-	table := &strings.Builder{}
-	columns := tabwriter.NewWriter(table, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(columns, "devices\tdatabase\tregistered/s\tnot modified/s\tp99 ms\tchanged/s\tp99 ms\treports/s\tp99 ms\tat half: p50 ms\tp99 ms\tat half of the target: p50 ms\tp99 ms\tRSS MB\twaiting\tRSS MB\ttold in s\tserver's CPU s\tRSS MB at most\n")
 	name := "SQLite"
 	if postgres.Wanted() {
 		name = "PostgreSQL"
 	}
 	program := build(t)
-	for size := range strings.SplitSeq(*sizes, ",") {
+	all := strings.Split(*sizes, ",")
+	table := &strings.Builder{}
+	fmt.Fprintf(table, "| %s, devices registered | %s |\n|---%s|\n", name, strings.Join(all, " | "), strings.Repeat("|---", len(all)))
+	var lines []line
+	for i, size := range all {
 		n, err := strconv.Atoi(size)
 		if err != nil {
 			t.Fatal(err)
 		}
-		fmt.Fprintf(columns, "%d\t%s\t%s\n", n, name, measure(t, program, n))
+		for j, l := range measure(t, program, n) {
+			if i == 0 {
+				lines = append(lines, line{name: l.name})
+			}
+			lines[j].value += " | " + l.value
+		}
 	}
-	columns.Flush()
-	t.Log("\n" + table.String())
+	for _, l := range lines {
+		fmt.Fprintf(table, "| %s%s |\n", l.name, l.value)
+	}
+	fmt.Printf("\n%s\n", table)
 }
+
+// line is a line of the table: what was measured, and how much it was.
+type line struct{ name, value string }
 
 // build makes the server's program.
 func build(t *testing.T) string {
@@ -114,8 +124,8 @@ func build(t *testing.T) string {
 	return program
 }
 
-// measure gives one line of the table.
-func measure(t *testing.T, program string, n int) string {
+// measure gives one column of the table.
+func measure(t *testing.T, program string, n int) []line {
 	c := &crowd{TB: t, dir: t.TempDir(), client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: workers, DisableCompression: true}}}
 	c.prepare(n)
 	c.serve(program)
@@ -146,9 +156,19 @@ func measure(t *testing.T, program string, n int) string {
 	})
 	memory := c.memory("VmRSS:")
 	told, waiting, took, busy := c.release()
-	return fmt.Sprintf("%.0f\t%.0f\t%s\t%.0f\t%s\t%.0f\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%.2f\t%.2f\t%d",
-		registered.rate, same.rate, same.at(99), changed.rate, changed.at(99), reports.rate, reports.at(99), half.at(50), half.at(99), target.at(50), target.at(99),
-		memory, told, waiting, took.Seconds(), busy.Seconds(), c.memory("VmHWM:"))
+	megabytes := func(n int) string { return fmt.Sprintf("%d MB", n) }
+	return []line{
+		{"registrations a second", registered.String()},
+		{"polls that change nothing a second", same.String()},
+		{"polls of a changed target a second", changed.String()},
+		{"reports a second", reports.String()},
+		{"p50, p99 at half of such polls and reports together", half.latency()},
+		{"p50, p99 at half of the target", target.latency()},
+		{"resident", megabytes(memory)},
+		{fmt.Sprintf("resident while devices wait, %d at most", *waitings), megabytes(waiting)},
+		{"resident at most", megabytes(c.memory("VmHWM:"))},
+		{"until the last one that waits has a release", fmt.Sprintf("%.2f s for %d (%.2f s of a core)", took.Seconds(), told, busy.Seconds())},
+	}
 }
 
 // composition has ten services.
@@ -337,8 +357,15 @@ func (c *crowd) register(i int) {
 // result is what was measured.
 type result struct {
 	rate  float64 // a second
+	core  float64 // in each second that a core worked for the server
 	times []time.Duration
 }
+
+func (r result) String() string {
+	return fmt.Sprintf("%.0f (%.0f a core), %s", r.rate, r.core, r.latency())
+}
+
+func (r result) latency() string { return r.at(50) + ", " + r.at(99) + " ms" }
 
 // at is a percentile in milliseconds.
 func (r result) at(percent int) string {
@@ -355,7 +382,7 @@ func (c *crowd) run(do func(i int)) result {
 	var r result
 	var running sync.WaitGroup
 	var next atomic.Int64
-	began := time.Now()
+	began, before := time.Now(), c.worked()
 	for range workers {
 		running.Go(func() {
 			var times []time.Duration
@@ -371,6 +398,7 @@ func (c *crowd) run(do func(i int)) result {
 	}
 	running.Wait()
 	r.rate = float64(len(r.times)) / time.Since(began).Seconds()
+	r.core = float64(len(r.times)) / (c.worked() - before).Seconds()
 	return r
 }
 
