@@ -12,7 +12,7 @@ type returned struct {
 	text []byte // to be read first
 
 	mu   sync.Mutex
-	back *Back // until the request is there
+	back *Back // until the request is there; nil: none was parked
 }
 
 // arrived takes what is known of the request, once: it is no longer on its way.
@@ -20,15 +20,15 @@ func (c *returned) arrived() *Back {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	back := c.back
-	if c.back = nil; back != nil {
-		c.lot.leave()
-	}
+	c.back = nil
 	return back
 }
 
 // Close is for the server, which may do so before the request is there.
 func (c *returned) Close() error {
-	c.arrived()
+	if c.arrived() != nil {
+		c.lot.leave()
+	}
 	return c.Conn.Close()
 }
 

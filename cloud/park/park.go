@@ -3,17 +3,20 @@
 // 27 KB; one that is parked keeps its connection, its own text and a small stack that
 // sleeps in a read.
 //
-// A parked request is not answered here. When its wait is over, for whatever reason,
-// its connection goes back to the HTTP server as if it had just been accepted, with
-// the text of the request to be read again. So the ordinary way answers it, and goes
-// on with the connection; Back tells it that the request has waited.
+// When its wait is over, for whatever reason, its connection goes back to the HTTP server
+// as if it had just been accepted, with the text of the request to be read again. So the
+// ordinary way answers it; Back tells it that the request has waited. Then the connection
+// waits for its next request at the same little cost.
 package park
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 )
@@ -42,9 +45,12 @@ type Lot struct {
 	shut   sync.Once
 	closed chan struct{}
 
+	idle time.Duration // the longest pause between two requests of a connection
+
 	mu       sync.Mutex
 	spots    map[*Spot]struct{}
-	taken    int // spots, and requests that are on their way in or out
+	resting  map[net.Conn]struct{} // wait for their next request
+	taken    int                   // spots, and requests that are on their way in or out
 	draining bool
 	empty    chan struct{} // closed when draining and none is taken
 }
@@ -55,13 +61,14 @@ func New(left func()) *Lot {
 	if left == nil {
 		left = func() {}
 	}
-	return &Lot{left: left, ready: make(chan net.Conn), closed: make(chan struct{}), spots: map[*Spot]struct{}{}, empty: make(chan struct{})}
+	return &Lot{left: left, ready: make(chan net.Conn), closed: make(chan struct{}), spots: map[*Spot]struct{}{}, resting: map[net.Conn]struct{}{}, empty: make(chan struct{})}
 }
 
 // Attach makes a server one whose requests can be parked. Call it before the server
-// serves, when its handler is set.
+// serves, when its handler and its limits are set.
 func (l *Lot) Attach(server *http.Server) {
 	connContext, next := server.ConnContext, server.Handler
+	l.idle = server.IdleTimeout
 	server.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
 		if connContext != nil {
 			ctx = connContext(ctx, c)
@@ -70,7 +77,16 @@ func (l *Lot) Attach(server *http.Server) {
 		at.conn, _ = c.(*returned)
 		return context.WithValue(ctx, linkKey{}, at)
 	}
-	server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { next.ServeHTTP(w, arrived(r)) })
+	server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r = arrived(r)
+		back := BackOf(r)
+		if back != nil {
+			defer l.leave() // it is answered
+		}
+		if back == nil || back.Early || !l.answer(w, r, next) {
+			next.ServeHTTP(w, r)
+		}
+	})
 }
 
 // link is what is known of a connection. Requests of HTTP/1 come one after the other;
@@ -108,7 +124,7 @@ func arrived(r *http.Request) *http.Request {
 	back := at.conn.arrived()
 	at.conn = nil
 	if back == nil {
-		return r // the server has closed the connection
+		return r // the connection only rested, or the server has closed it
 	}
 	ctx := r.Context()
 	if !back.Early {
@@ -158,11 +174,8 @@ func (l *Lot) Park(w http.ResponseWriter, r *http.Request, until time.Time, wait
 		return nil, false
 	}
 	s := &Spot{lot: l, conn: conn, text: text(r), back: Back{Began: linkOf(r).began, Until: until, Waiter: waiter}}
-	more, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
-	if c, ok := conn.(*returned); ok {
-		more, s.conn = append(bytes.Clone(more), c.text...), c.Conn
-	}
-	s.text = append(s.text, more...)
+	more, conn := unread(conn, buffered)
+	s.conn, s.text = conn, append(s.text, more...)
 	if len(more) > 0 {
 		// The next request is there already, so nothing can be waited for here.
 		go s.leave(true)
@@ -172,6 +185,16 @@ func (l *Lot) Park(w http.ResponseWriter, r *http.Request, until time.Time, wait
 	l.add(s)
 	go s.wait()
 	return s, true
+}
+
+// unread is what the server has read of a connection, or should read first, beyond the
+// request that it serves; and the connection itself.
+func unread(conn net.Conn, buffered *bufio.ReadWriter) ([]byte, net.Conn) {
+	more, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
+	if c, ok := conn.(*returned); ok {
+		return append(bytes.Clone(more), c.text...), c.Conn
+	}
+	return bytes.Clone(more), conn
 }
 
 // text is a request as it came, or could have come.
@@ -246,10 +269,15 @@ func (s *Spot) leave(early bool) {
 	l.mu.Unlock()
 	s.back.Waiter.Left()
 	l.left()
-	s.conn.SetDeadline(time.Time{}) //nolint:errcheck // the server notices
 	back := s.back
 	back.Early = early && !woken
-	c := &returned{Conn: s.conn, lot: l, text: s.text, back: &back}
+	l.hand(s.conn, s.text, &back)
+}
+
+// hand gives a connection to the server, which reads the text first.
+func (l *Lot) hand(conn net.Conn, text []byte, back *Back) {
+	conn.SetDeadline(time.Time{}) //nolint:errcheck // the server notices
+	c := &returned{Conn: conn, lot: l, text: text, back: back}
 	select {
 	case l.ready <- c:
 	case <-l.closed:
@@ -265,8 +293,8 @@ func (l *Lot) Len() int {
 }
 
 // Drain ends all waits, and lets nobody park any more. It returns when all requests
-// are with the server's handler, or when the context ends, with its error. A server
-// that is shut down before drops them.
+// that were parked are answered, or when the context ends, with its error. A server
+// that is shut down before drops them. Connections without a request are closed.
 func (l *Lot) Drain(ctx context.Context) error {
 	l.mu.Lock()
 	if !l.draining {
@@ -275,11 +303,12 @@ func (l *Lot) Drain(ctx context.Context) error {
 			close(l.empty)
 		}
 	}
-	spots := make([]*Spot, 0, len(l.spots))
-	for s := range l.spots {
-		spots = append(spots, s)
-	}
+	resting := slices.Collect(maps.Keys(l.resting))
+	spots := slices.Collect(maps.Keys(l.spots))
 	l.mu.Unlock()
+	for _, conn := range resting {
+		conn.Close()
+	}
 	for _, s := range spots {
 		s.Wake()
 	}

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -29,6 +30,7 @@ type place struct {
 	lot    *park.Lot
 	server *httptest.Server
 	until  time.Duration
+	answer http.HandlerFunc // instead of who waited how
 
 	parked, left, answered atomic.Int64
 
@@ -51,12 +53,15 @@ func (g *guest) Left() {
 	g.left.Add(1)
 }
 
-func open(t *testing.T, secure bool) *place {
+func open(t *testing.T, secure bool) *place { return openFor(t, secure, time.Minute) }
+
+// openFor closes connections that rest for so long.
+func openFor(t *testing.T, secure bool, idle time.Duration) *place {
 	t.Helper()
 	p := &place{T: t, until: time.Minute, spots: map[string]*park.Spot{}, came: make(chan string, 10_000)}
 	p.lot = park.New(nil)
 	p.server = httptest.NewUnstartedServer(http.HandlerFunc(p.serve))
-	p.server.Config.IdleTimeout = time.Minute
+	p.server.Config.IdleTimeout = idle
 	p.lot.Attach(p.server.Config)
 	if secure {
 		p.server.StartTLS()
@@ -113,6 +118,10 @@ func (p *place) serve(w http.ResponseWriter, r *http.Request) {
 		how = "not parked"
 	}
 	p.answered.Add(1)
+	if p.answer != nil {
+		p.answer(w, r)
+		return
+	}
 	fmt.Fprintf(w, "%s %s %s %s", name, r.Method, how, r.Header.Get("X-Word"))
 }
 
@@ -419,9 +428,129 @@ func TestParkedRequestsAreCheap(t *testing.T) {
 	for i, c := range all {
 		p.spot(fmt.Sprint(i)).Wake()
 		c.want(fmt.Sprintf("%d GET back Käse", i))
+	}
+	within(t, "one goroutine for each that rests", func() bool { return runtime.NumGoroutine() <= before+n })
+	for _, c := range all {
+		c.send(request("/other?name=a"))
+		c.want("a GET at once Käse")
 		c.Close()
 	}
 	within(t, "no goroutine is left", func() bool { return runtime.NumGoroutine() <= before })
+}
+
+// An answer is the same whether its request has waited or not.
+func TestAnswersAreAlike(t *testing.T) {
+	bothWays(t, func(t *testing.T, p *place) {
+		p.answer = answerAs
+		for _, c := range []struct{ method, as, header string }{
+			{"GET", "200 10", ""},
+			{"GET", "0 2000", ""},
+			{"GET", "200 0", ""},
+			{"GET", "304 0", ""},
+			{"GET", "204 0", ""},
+			{"GET", "404 20", ""},
+			{"GET", "200 1000000", ""},
+			{"HEAD", "200 10", ""},
+			{"GET", "200 10", "Connection: close\r\n"},
+		} {
+			var got [2]string
+			for i, path := range []string{"/other", "/park"} {
+				w := p.dial()
+				w.send(c.method + " " + path + "?name=" + c.method + "&as=" + strings.ReplaceAll(c.as, " ", "+") + " HTTP/1.1\r\nHost: lot.test\r\n" + c.header + "\r\n")
+				if path == "/park" {
+					p.spot(p.wait()).Wake()
+				}
+				got[i] = w.all(c.method, c.header != "")
+			}
+			if got[0] != got[1] || !strings.Contains(got[1], "X-Two: b") {
+				t.Errorf("%s %q: at once\n%.600s\nafter a wait\n%.600s", c.method, c.as, got[0], got[1])
+			}
+		}
+	})
+}
+
+// answerAs answers with a status and so many bytes; 0: with no status.
+func answerAs(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("ETag", `"x"`)
+	w.Header()["X-Two"] = []string{"a", "b"}
+	status, size := 0, 0
+	fmt.Sscan(r.URL.Query().Get("as"), &status, &size) //nolint:errcheck // the answer shows it
+	if size > 4000 {                                   // else the server sends it in chunks
+		w.Header().Set("Content-Length", strconv.Itoa(size))
+	}
+	if status != 0 {
+		w.WriteHeader(status)
+	}
+	for range size / 10 {
+		w.Write([]byte("0123456789")) //nolint:errcheck // the client says
+	}
+}
+
+// all is an answer without its date, and whether the connection ends with it.
+func (w *wire) all(method string, ends bool) string {
+	w.t.Helper()
+	res, err := http.ReadResponse(w.in, &http.Request{Method: method})
+	if err != nil {
+		w.t.Error(err)
+		return ""
+	}
+	defer res.Body.Close()
+	res.Header.Del("Date")
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		w.t.Error(err)
+	}
+	var text strings.Builder
+	fmt.Fprintf(&text, "%s %d %v %v\n", res.Status, res.ContentLength, res.TransferEncoding, res.Close)
+	res.Header.Write(&text) //nolint:errcheck // a builder takes everything
+	if ends {
+		_, err := w.in.ReadByte()
+		fmt.Fprintf(&text, "%v\n", err)
+	}
+	text.Write(b)
+	return text.String()
+}
+
+// A connection that rests is closed when it has rested for as long as the server allows,
+// or when that stops.
+func TestARestEnds(t *testing.T) {
+	for _, stops := range []bool{false, true} {
+		idle := 50 * time.Millisecond
+		if stops {
+			idle = time.Minute
+		}
+		p := openFor(t, false, idle)
+		c := p.dial()
+		c.send(request("/park?name=a"))
+		p.spot(p.wait()).Wake()
+		c.want("a GET back Käse")
+		if stops {
+			if err := p.lot.Drain(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+		if b, err := c.in.ReadByte(); !errors.Is(err, io.EOF) {
+			t.Errorf("stops %v: %c %v", stops, b, err)
+		}
+	}
+}
+
+// A handler that gives up drops the connection.
+func TestAHandlerGivesUp(t *testing.T) {
+	p := open(t, false)
+	p.answer = func(w http.ResponseWriter, _ *http.Request) {
+		w.Write([]byte("half")) //nolint:errcheck // it is not sent
+		panic(http.ErrAbortHandler)
+	}
+	c := p.dial()
+	c.send(request("/park?name=a"))
+	p.spot(p.wait()).Wake()
+	if b, err := c.in.ReadByte(); !errors.Is(err, io.EOF) {
+		t.Errorf("%c %v", b, err)
+	}
+	if err := p.lot.Drain(t.Context()); err != nil {
+		t.Error(err)
+	}
 }
 
 func goroutines(t *testing.T) int {
