@@ -24,6 +24,7 @@ import (
 	"deckhand/locks"
 	"deckhand/report"
 	"deckhand/state"
+	"deckhand/uplink"
 )
 
 // mainsCounter is a device that notes how it is asked to go down.
@@ -409,6 +410,50 @@ func TestAFailureIsAnswered(t *testing.T) {
 		c := b.boxes()["job"]
 		return c.ID != first && c.Status == "running" && len(b.intents()) == 0
 	})
+}
+
+// Other addresses make the device ask its cloud. It looks at itself again if something
+// failed, or if somebody asked.
+func TestWhatAWishForNewsLeadsTo(t *testing.T) {
+	b := newDesk(t)
+	looks := func(wish uplink.Trigger, most time.Duration) bool {
+		changed := b.s.runner.Changed()
+		b.s.asked(wish)
+		select {
+		case <-changed:
+			return true
+		case <-time.After(most):
+			return false
+		}
+	}
+	// What the release has left to say comes first.
+	for quiet := false; !quiet; {
+		select {
+		case <-b.s.runner.Changed():
+		case <-time.After(500 * time.Millisecond):
+			quiet = true
+		}
+	}
+	if looks(uplink.Trigger{Own: true}, 200*time.Millisecond) {
+		t.Error("it looked at a device on which nothing failed")
+	}
+	if !looks(uplink.Trigger{}, 20*time.Second) {
+		t.Error("somebody asked, and it did not look")
+	}
+	b.holding(func(route string) error {
+		if route == "POST /containers/create" {
+			return errors.New("no more containers")
+		}
+		return nil
+	})
+	b.accept("c2")
+	b.until("a failed step", func() bool { return len(b.s.runner.Status().Failures) > 0 })
+	b.holding(func(string) error { return nil })
+	b.s.asked(uplink.Trigger{Own: true})
+	if failed := b.s.runner.Status().Failures; len(failed) > 0 {
+		t.Errorf("what failed is not tried again at once: %v", failed)
+	}
+	b.until("release c2", func() bool { return b.s.runner.Status().Settled })
 }
 
 // A forced update wakes what waits for a lock at once, with the same target and

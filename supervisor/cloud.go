@@ -82,11 +82,7 @@ func (s *Supervisor) cloud(ctx context.Context) {
 			s.setTrouble(nil)
 			return s.accept(ctx, body, etag)
 		},
-		OnTrigger: func(t uplink.Trigger) {
-			if !t.Own || len(s.runner.Status().Failures) > 0 {
-				s.retry("")
-			}
-		},
+		OnTrigger: s.asked,
 		OnCalls: func() {
 			select {
 			case calls <- struct{}{}:
@@ -111,6 +107,14 @@ func (s *Supervisor) cloud(ctx context.Context) {
 	all.Go(func() { s.carryCalls(ctx, client, calls) })
 	_ = poller.Run(ctx) // it ends with ctx
 	all.Wait()
+}
+
+// asked is after the cloud was asked for news on a wish. What failed is tried again;
+// somebody's wish is a reason to look at the device even if nothing did.
+func (s *Supervisor) asked(t uplink.Trigger) {
+	if !t.Own || len(s.runner.Status().Failures) > 0 {
+		s.retry("")
+	}
 }
 
 func (s *Supervisor) configFile() *config.File {
