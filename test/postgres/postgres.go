@@ -15,7 +15,6 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"sync/atomic"
@@ -23,6 +22,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"deckhand/test/child"
 )
 
 // Wanted says whether the tests of the cloud are to run on PostgreSQL.
@@ -33,7 +34,7 @@ type Server struct {
 	dir    string
 	launch func() *exec.Cmd
 	cmd    *exec.Cmd
-	ended  chan error
+	ended  <-chan error
 	number atomic.Int64
 }
 
@@ -51,7 +52,7 @@ func Start(ctx context.Context, settings ...string) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{dir: dir, ended: make(chan error, 1)}
+	s := &Server{dir: dir}
 	if err := s.start(ctx, bin, settings); err != nil {
 		return nil, errors.Join(fmt.Errorf("start PostgreSQL: %w", err), s.Stop())
 	}
@@ -76,8 +77,7 @@ func (s *Server) start(ctx context.Context, bin string, settings []string) error
 	}
 	s.launch = func() *exec.Cmd {
 		cmd := exec.Command(filepath.Join(bin, "postgres"), args...) //nolint:gosec // it ends in Stop, or with us
-		// A test process that is killed takes its cluster along.
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: owner, Pdeathsig: syscall.SIGQUIT}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: owner}
 		cmd.Dir = s.dir
 		return cmd
 	}
@@ -104,17 +104,8 @@ func (s *Server) Resume(ctx context.Context) error {
 	}
 	defer log.Close()
 	s.cmd.Stdout, s.cmd.Stderr = log, log
-	started := make(chan error, 1)
-	go func() {
-		// The signal comes when the thread that started the process ends.
-		runtime.LockOSThread()
-		err := s.cmd.Start()
-		started <- err
-		if err == nil {
-			s.ended <- s.cmd.Wait()
-		}
-	}()
-	if err := <-started; err != nil {
+	// A test process that is killed takes its cluster along.
+	if s.ended, err = child.Start(s.cmd, syscall.SIGQUIT); err != nil {
 		s.cmd = nil
 		return err
 	}

@@ -23,6 +23,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"deckhand/test/child"
 )
 
 // Wanted says whether the tests of what can be in a folder or a bucket are to run on a
@@ -42,7 +44,7 @@ type Server struct {
 	Dir string
 
 	cmd     *exec.Cmd
-	ended   chan error
+	ended   <-chan error
 	buckets atomic.Int64
 }
 
@@ -116,7 +118,7 @@ func Start(ctx context.Context) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{Dir: dir, ended: make(chan error, 1)}
+	s := &Server{Dir: dir}
 	if err := s.start(ctx, path); err != nil {
 		return nil, errors.Join(fmt.Errorf("start the S3 server: %w", err), s.Stop())
 	}
@@ -136,18 +138,7 @@ func (s *Server) start(ctx context.Context, path string) error {
 	s.cmd = exec.Command(path, "--port", address, "--quiet", "--keep-alive", "posix", s.Dir) //nolint:gosec // it ends in Stop, or with us
 	s.cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY_ID="+Key, "ROOT_SECRET_ACCESS_KEY="+Secret)
 	// A test process that is killed takes its server along.
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	started := make(chan error, 1)
-	go func() {
-		// The signal comes when the thread that started the process ends.
-		runtime.LockOSThread()
-		err := s.cmd.Start()
-		started <- err
-		if err == nil {
-			s.ended <- s.cmd.Wait()
-		}
-	}()
-	if err := <-started; err != nil {
+	if s.ended, err = child.Start(s.cmd, syscall.SIGKILL); err != nil {
 		s.cmd = nil
 		return err
 	}
